@@ -1,0 +1,124 @@
+"""Held-out days of the CITE course, thalweg beside torchcfm: one command, one JSON.
+
+Protocol: each interior day is left out, every method is trained on the other days, all true cells of the day before are
+carried to the held-out day, and the cloud is compared with all of its real cells by exact Wasserstein-1. Five components
+are z-scored over all cells, 50 and 100 are in raw units. torchcfm runs with its own recommended settings (`peers.py`);
+thalweg with its defaults. Fitting times are measured in the same process, one fit after the other.
+
+    python benchmarks/single_cell/cite.py --dims 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import peers
+import torch
+from anndata import AnnData
+from tqdm.auto import tqdm
+
+import thalweg as tw
+
+RESULTS = Path(__file__).parents[1] / "results"
+REP = "X_benchmark"
+
+
+def course(dims: int) -> AnnData:
+    """The CITE course with its benchmark representation."""
+    adata = tw.datasets.cite(n_pcs=100 if dims == 100 else 50)
+    if dims == 5:
+        tw.pp.standardize(adata, n_dims=5, key_added=REP)
+    else:
+        adata.obsm[REP] = adata.obsm["X_pca"][:, :dims]
+    return adata
+
+
+def peer_rows(adata: AnnData, methods: list[str], seeds: int, spacing: str) -> Iterator[dict[str, object]]:
+    """Leave-one-out rows of torchcfm."""
+    x, day = adata.obsm[REP].astype(np.float64), adata.obs["day"].to_numpy(dtype=np.float64)
+    days = np.unique(day)
+    model_time = {t: float(i) for i, t in enumerate(days)} if spacing == "index" else {t: t for t in days}
+    settings = peers.PeerSettings() if x.shape[1] <= 10 else peers.PeerSettings(width=512, steps=3000)
+    folds = [(m, d, s) for m in methods for d in days[1:-1] for s in range(seeds)]
+    for method, held_out, seed in tqdm(folds, desc="torchcfm"):
+        kept = days[days != held_out]
+        start = time.perf_counter()
+        model = peers.fit_torchcfm(method, [x[day == t] for t in kept], [model_time[t] for t in kept], seed, settings)
+        seconds = time.perf_counter() - start
+        before = kept[kept < held_out][-1]
+        cloud = model.push(x[day == before], model_time[before], model_time[held_out])
+        real = x[day == held_out]
+        yield {
+            "method": f"torchcfm {method}",
+            "time": held_out,
+            "seed": seed,
+            "w1": tw.metrics.wasserstein(cloud, real),
+            "energy_distance": tw.metrics.energy_distance(cloud, real),
+            "variance_ratio": tw.metrics.variance_ratio(cloud, real),
+            "fit_seconds": seconds,
+        }
+
+
+def summarise(rows: pd.DataFrame) -> dict[str, dict[str, object]]:
+    """Mean over days, then mean and sd over seeds; and the mean of each day."""
+    out = {}
+    for method, group in rows.groupby("method"):
+        seeds = group.groupby("seed")[["w1", "energy_distance", "variance_ratio", "fit_seconds"]].mean()
+        out[str(method)] = {
+            "w1": seeds["w1"].mean(),
+            "w1_sd": seeds["w1"].std() if len(seeds) > 1 else None,
+            "w1_by_day": {f"{t:g}": v for t, v in group.groupby("time")["w1"].mean().items()},
+            "energy_distance": seeds["energy_distance"].mean(),
+            "variance_ratio_by_day": {f"{t:g}": v for t, v in group.groupby("time")["variance_ratio"].mean().items()},
+            "fit_seconds": seeds["fit_seconds"].mean(),
+            "seeds": len(seeds),
+        }
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dims", type=int, choices=(5, 50, 100), default=5)
+    parser.add_argument("--methods", nargs="*", default=["icfm", "otcfm", "sbcfm", "sf2m"])
+    parser.add_argument("--peers", nargs="*", default=["icfm", "otcfm", "sbcfm", "sf2m"], help="torchcfm methods")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--peer-seeds", type=int, default=None, help="seeds of torchcfm (as --seeds)")
+    parser.add_argument("--spacing", choices=("index", "real"), default="index", help="index, as in the papers")
+    parser.add_argument("--out", type=Path, default=None, help="JSON to write (benchmarks/results/cite_<dims>_<spacing>.json)")
+    args = parser.parse_args()
+    adata = course(args.dims)
+    own = tw.tl.leave_one_out(
+        adata, "day", methods=args.methods, use_rep=REP, spacing=args.spacing, n_seeds=args.seeds, device="cpu"
+    )
+    theirs = list(peer_rows(adata, args.peers, args.peer_seeds or args.seeds, args.spacing))
+    rows = pd.concat([own, pd.DataFrame(theirs, columns=own.columns)], ignore_index=True) if theirs else own
+    summary = summarise(rows)
+    result = {
+        "command": f"python benchmarks/single_cell/cite.py --dims {args.dims} --spacing {args.spacing}",
+        "protocol": "interior day left out; all cells of the day before carried to it; exact W1 against all its real cells",
+        "representation": "first 5 of 50 PCs, z-scored over all cells" if args.dims == 5 else f"{args.dims} PCs, raw units",
+        "spacing": args.spacing,
+        "machine": {"cores": os.cpu_count(), "python": platform.python_version(), "torch": torch.__version__},
+        "summary": summary,
+        "rows": rows.to_dict("records"),
+    }
+    if {"otcfm", "torchcfm otcfm"} <= summary.keys():
+        result["times_faster_than_torchcfm_otcfm"] = summary["torchcfm otcfm"]["fit_seconds"] / summary["otcfm"]["fit_seconds"]
+    out = args.out or RESULTS / f"cite_{args.dims}_{args.spacing}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1, default=float) + "\n")
+    table = pd.DataFrame(summary).T.drop(columns=["variance_ratio_by_day"])
+    print(table.to_string())
+    print(f"written: {out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Settings of the session: ``thalweg.settings.progress = False`` and the like."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass
+
+logger = logging.getLogger("thalweg")
+
+
+class _Handler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to the standard error that is current when a line is logged, so notebooks and captures see it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+@dataclass
+class Settings:
+    """What applies to every call unless the call says otherwise.
+
+    Attributes
+    ----------
+    progress
+        Show progress bars (True).
+    max_memory
+        Bytes that a plan, or the rows in flight during an integration, may take (2 GiB).
+    verbosity
+        Level of the ``thalweg`` logger by name: ``"error"``, ``"warning"``, ``"info"`` (default) or ``"debug"``.
+    """
+
+    progress: bool = True
+    max_memory: int = 2 * 2**30
+
+    @property
+    def verbosity(self) -> str:
+        """Level of the ``thalweg`` logger."""
+        return logging.getLevelName(logger.level).lower()
+
+    @verbosity.setter
+    def verbosity(self, level: str) -> None:
+        logger.setLevel(level.upper())
+
+
+def _start_logging() -> None:
+    if not logger.handlers:
+        handler = _Handler()
+        handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+
+
+_start_logging()
+settings = Settings()

@@ -1,0 +1,165 @@
+"""Passes over all pairs of two point clouds: the outer part of `thalweg.core.entropic_ot`.
+
+Every pass forms blocks of the exponent ``(f_i + g_j - |x_i - y_j|^2)/t`` by one matrix product and uses each block at once, so that no pass
+but the one that stores a dense kernel needs memory for all pairs. Coordinates are centred and in units of ``sqrt(eps)``: a temperature ``t = 1`` is
+the problem asked for, a higher one the same problem with more regularisation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from thalweg.core._entropic_ot_newton import sparse_kernel
+from thalweg.errors import MemoryBudgetError
+
+_DENSE_ABOVE = 0.25  # share of kept entries from which a dense kernel is the faster
+EXTRA = 0.
+_SMALL = 2**18  # pairs up to which choosing entries costs more than it saves
+_BYTES_PER_ENTRY = 48  # kernel, transpose and the sort between them
+_LOWEST_EXPONENT = -80.0  # smaller exponentials are denormal in float32, and ten times slower to add up
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Centred points in units of ``sqrt(eps)``, logarithms of positive weights, ``tau`` in units of ``eps``; all float64."""
+
+    x: Tensor
+    y: Tensor
+    log_a: Tensor
+    log_b: Tensor
+    tau_a: float
+    tau_b: float
+    dtype: torch.dtype
+    max_memory: int
+
+    def flipped(self) -> Problem:
+        return replace(self, x=self.y, y=self.x, log_a=self.log_b, log_b=self.log_a, tau_a=self.tau_b, tau_b=self.tau_a)
+
+    def subset(self, size: int) -> Problem:
+        """The first ``size`` points of each side, carrying the total mass."""
+        log_a, log_b = self.log_a[:size], self.log_b[:size]
+        log_a = log_a + self.log_a.logsumexp(0) - log_a.logsumexp(0)
+        log_b = log_b + self.log_b.logsumexp(0) - log_b.logsumexp(0)
+        return replace(self, x=self.x[:size], y=self.y[:size], log_a=log_a, log_b=log_b)
+
+    def targets(self, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        """Logarithms of the marginals that the optimal plan would have with these potentials."""
+        return self.log_a - f / self.tau_a, self.log_b - g / self.tau_b
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one pass over all pairs finds: the kept kernel with its transpose, and the L1 error of the full plan."""
+
+    forward: Tensor
+    backward: Tensor
+    error: float
+
+
+def soft_min(problem: Problem, g: Tensor, temperature: float) -> Tensor:
+    """The best ``f`` for a given ``g``: ``-t lambda log sum_j b_j exp((g_j - C_ij)/t)``, ``lambda = tau_a/(tau_a + t)``."""
+    level = problem.log_b + g / temperature
+    left, right = factors(
+        problem.x / temperature**0.5, problem.y / temperature**0.5, torch.zeros_like(problem.x[:, 0]), level
+    )
+    sums = []
+    for _, block in blocks(left.to(problem.dtype), right.to(problem.dtype)):
+        top = block.amax(1, keepdim=True)
+        sums.append((block.sub_(top).clamp_(min=_LOWEST_EXPONENT).exp_().sum(1).log_() + top[:, 0]).double())
+    return -temperature / (1 + temperature / problem.tau_a) * torch.cat(sums)
+
+
+def factors(x: Tensor, y: Tensor, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """Two matrices whose product is ``f_i + g_j - |x_i - y_j|^2``: one call to the fastest routine there is."""
+    one_x, one_y = torch.ones_like(f)[:, None], torch.ones_like(g)[:, None]
+    left = torch.cat([2 * x, (f - x.square().sum(1))[:, None], one_x], 1)
+    right = torch.cat([y, one_y, (g - y.square().sum(1))[:, None]], 1)
+    return left, right.T.contiguous()
+
+
+def blocks(left: Tensor, right: Tensor, out: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:
+    """Row blocks of ``left @ right`` that fit the cache of a CPU, or are worth a launch on a GPU."""
+    rows = max(1, 2 ** (25 if left.is_cuda else 20) // right.shape[1])
+    for start in range(0, len(left), rows):
+        part = left[start : start + rows]
+        yield start, part @ right if out is None else torch.mm(part, right, out=out[start : start + rows])
+
+
+def full_pass(problem: Problem, f: Tensor, g: Tensor, temperature: float, tol: float) -> Pass:
+    """Kernel ``a_i b_j exp((f_i + g_j - C_ij)/t)`` without its negligible entries, and the marginal error with them."""
+    scale = temperature**0.5
+    left, right = factors(
+        problem.x / scale, problem.y / scale, problem.log_a + f / temperature, problem.log_b + g / temperature
+    )
+    left, right = left.to(problem.dtype), right.to(problem.dtype)
+    log_r, log_c = problem.targets(f, g)
+    kept = _Kept(log_r.to(problem.dtype), log_c.to(problem.dtype), math.log(10 * max(len(log_r), len(log_c)) / tol)+EXTRA)
+    if kept.fits_dense(left, right, problem.max_memory):
+        forward = left.new_empty(len(left), right.shape[1])
+        rows, columns = _sums(blocks(left, right, forward), len(log_c))
+        pair = forward, forward.T
+    else:
+        rows, columns = _sums(kept.collect(blocks(left, right)), len(log_c))
+        pair = kept.kernel()
+    wrong = (rows - log_r.exp()).abs().sum() + (columns - log_c.exp()).abs().sum()
+    return Pass(*pair, float(wrong / rows.sum().clamp(min=1e-12 * float(problem.log_a.logsumexp(0).exp()))))
+
+
+def _sums(parts: Iterator[tuple[int, Tensor]], columns: int) -> tuple[Tensor, Tensor]:
+    """Exponentiate blocks in place; the sums over rows and over columns, float64."""
+    rows: list[Tensor] = []
+    total: Tensor | None = None
+    for _, block in parts:
+        block.clamp_(min=_LOWEST_EXPONENT).exp_()
+        rows.append(block.sum(1).double())
+        part = block.sum(0).double()
+        total = part if total is None else total + part
+    return torch.cat(rows), total
+
+
+class _Kept:
+    """The entries that matter: all but ``exp(-depth)`` of the mass of their row and of their column."""
+
+    def __init__(self, log_r: Tensor, log_c: Tensor, depth: float) -> None:
+        self.log_r, self.log_c, self.depth = log_r, log_c, depth
+        self.parts: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def mask(self, start: int, block: Tensor) -> Tensor:
+        # A row whose potential is still far too low keeps its largest entries all the same.
+        top = torch.minimum(block.amax(1), self.log_r[start : start + len(block)])
+        return (block > (top - self.depth)[:, None]) | (block > self.log_c - self.depth)
+
+    def fits_dense(self, left: Tensor, right: Tensor, max_memory: int) -> bool:
+        """Whether to store the kernel dense, judged by its first rows (the points are in random order)."""
+        n, m = len(left), right.shape[1]
+        dense = n * m * left.element_size()
+        if n * m <= _SMALL and dense <= max_memory:
+            return True
+        _, block = next(blocks(left, right))
+        share = float(self.mask(0, block).double().mean())
+        sparse = share * n * m * _BYTES_PER_ENTRY
+        if min(dense, sparse) > max_memory:
+            raise MemoryBudgetError(
+                f"entropic kernel: {n} rows x {m} columns x {left.element_size()} bytes = {dense} bytes dense, about {sparse:.3g} bytes sparse, "
+                f"max_memory={max_memory}. Raise max_memory, use fewer points, or lower epsilon."
+            )
+        return dense <= max_memory and (share > _DENSE_ABOVE or sparse > max_memory)
+
+    def collect(self, parts: Iterator[tuple[int, Tensor]]) -> Iterator[tuple[int, Tensor]]:
+        """Remember the kept entries of each block and hand it on."""
+        m = len(self.log_c)
+        for start, block in parts:
+            flat = self.mask(start, block).view(-1).nonzero()[:, 0]
+            values = block.view(-1)[flat].clamp_(min=_LOWEST_EXPONENT).exp_()
+            self.parts.append(((flat // m + start).int(), (flat % m).int(), values))
+            yield start, block
+
+    def kernel(self) -> tuple[Tensor, Tensor]:
+        rows, cols, values = (torch.cat(part) for part in zip(*self.parts, strict=True))
+        self.parts.clear()
+        return sparse_kernel(rows, cols, values, (len(self.log_r), len(self.log_c)))

@@ -1,0 +1,290 @@
+"""Couplings: which source cell is paired with which target cell.
+
+A coupling is a joint distribution ``pi`` on (row of ``x0``, row of ``x1``) from which index pairs are drawn with a
+generator. A `Plan` holds the whole of ``pi`` sparsely: it is computed once for two whole populations and sampled at
+every step, which costs a binary search. `Minibatch` solves a fresh plan for random blocks instead, for populations whose
+plan would not fit the memory budget. `Independent` is ``a x b``.
+
+Every ground cost is the squared Euclidean distance, computed on centred coordinates.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from thalweg.core import entropic_ot, exact_ot
+from thalweg.errors import InputError
+
+Pairs = tuple[Tensor, Tensor]
+
+
+def draw(weights_cdf: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """Draw ``n`` indices with replacement from a cumulative distribution of shape ``(k,)`` (float64)."""
+    u = torch.rand(n, generator=generator, device=weights_cdf.device, dtype=weights_cdf.dtype)
+    return torch.searchsorted(weights_cdf, u * weights_cdf[-1], right=True).clamp_max(len(weights_cdf) - 1)
+
+
+class Coupling(ABC):
+    """A joint distribution on index pairs."""
+
+    @abstractmethod
+    def sample(self, n: int, generator: torch.Generator) -> Pairs:
+        """Draw ``n`` pairs: row indices of ``x0`` and of ``x1``, each int64 of shape ``(n,)``."""
+
+    @abstractmethod
+    def restrict(self, keep: Tensor) -> Coupling:
+        """The coupling given that the source row lies in ``keep`` (bool, one per row of ``x0``).
+
+        Raises
+        ------
+        InputError
+            If no mass remains.
+        """
+
+    @abstractmethod
+    def to(self, device: torch.device) -> Coupling:
+        """The same coupling with its tensors on ``device``."""
+
+
+def _masked(mass: Tensor, keep: Tensor) -> Tensor:
+    out = mass * keep
+    if not bool(out.sum() > 0):
+        raise InputError("keep selects no source row with positive mass; keep at least one.")
+    return out
+
+
+@dataclass(frozen=True)
+class Independent(Coupling):
+    """Independent pairs, ``pi = a x b``.
+
+    Attributes
+    ----------
+    a, b
+        Weights of the source and target rows, float64 of shape ``(n0,)`` and ``(n1,)``.
+    """
+
+    a: Tensor
+    b: Tensor
+
+    @cached_property
+    def _cdfs(self) -> Pairs:
+        return self.a.cumsum(0), self.b.cumsum(0)
+
+    def sample(self, n: int, generator: torch.Generator) -> Pairs:
+        return draw(self._cdfs[0], n, generator), draw(self._cdfs[1], n, generator)
+
+    def restrict(self, keep: Tensor) -> Independent:
+        return Independent(_masked(self.a, keep), self.b)
+
+    def to(self, device: torch.device) -> Independent:
+        return Independent(self.a.to(device), self.b.to(device))
+
+
+@dataclass(frozen=True)
+class Plan(Coupling):
+    """A sparse transport plan between two whole populations.
+
+    Attributes
+    ----------
+    rows, cols
+        Support, int64 of shape ``(k,)``.
+    mass
+        Mass of each entry, float64 of shape ``(k,)``.
+    shape
+        Number of source and target rows.
+    """
+
+    rows: Tensor
+    cols: Tensor
+    mass: Tensor
+    shape: tuple[int, int]
+
+    @cached_property
+    def _cdf(self) -> Tensor:
+        return self.mass.cumsum(0)
+
+    def sample(self, n: int, generator: torch.Generator) -> Pairs:
+        k = draw(self._cdf, n, generator)
+        return self.rows[k], self.cols[k]
+
+    def restrict(self, keep: Tensor) -> Plan:
+        _masked(self.mass, keep[self.rows])
+        k = keep[self.rows]
+        return Plan(self.rows[k], self.cols[k], self.mass[k], self.shape)
+
+    def to(self, device: torch.device) -> Plan:
+        return Plan(self.rows.to(device), self.cols.to(device), self.mass.to(device), self.shape)
+
+
+@dataclass(frozen=True)
+class Minibatch(Coupling):
+    """A fresh plan between random blocks at every draw (Fatras et al. 2021; Tong et al. 2024).
+
+    Attributes
+    ----------
+    x0, x1
+        The populations, shape ``(n0, d)`` and ``(n1, d)``.
+    a, b
+        Weights, float64 of shape ``(n0,)`` and ``(n1,)``.
+    solve
+        Function ``(block of x0, block of x1) -> Plan``.
+    block
+        Rows in a block; 256 by default. A larger block is closer to the plan of the whole populations.
+    """
+
+    x0: Tensor
+    x1: Tensor
+    a: Tensor
+    b: Tensor
+    solve: Callable[[Tensor, Tensor], Plan]
+    block: int = 256
+
+    def sample(self, n: int, generator: torch.Generator) -> Pairs:
+        ends = Independent(self.a, self.b)
+        rows, cols = [], []
+        for start in range(0, n, self.block):
+            i, j = ends.sample(self.block, generator)
+            k, l = self.solve(self.x0[i], self.x1[j]).to(i.device).sample(min(self.block, n - start), generator)
+            rows.append(i[k])
+            cols.append(j[l])
+        return torch.cat(rows), torch.cat(cols)
+
+    def restrict(self, keep: Tensor) -> Minibatch:
+        return Minibatch(self.x0, self.x1, _masked(self.a, keep), self.b, self.solve, self.block)
+
+    def to(self, device: torch.device) -> Minibatch:
+        moved = [v.to(device) for v in (self.x0, self.x1, self.a, self.b)]
+        return Minibatch(*moved, solve=self.solve, block=self.block)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Several couplings over one array of points, each between two groups of its rows.
+
+    Draws are systematic: component ``k`` receives ``n weights[k]`` pairs up to rounding.
+
+    Attributes
+    ----------
+    parts
+        Couplings.
+    sources, targets
+        For each part, the rows of the common array that its indices stand for, int64.
+    weights
+        Share of each part, float64 of shape ``(k,)``, summing to one.
+    """
+
+    parts: Sequence[Coupling]
+    sources: Sequence[Tensor]
+    targets: Sequence[Tensor]
+    weights: Tensor
+
+    def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw ``n`` pairs of rows of the common array, and the part each came from, int64 of shape ``(n,)``."""
+        u = torch.rand(1, generator=generator, device=self.weights.device, dtype=self.weights.dtype)
+        grid = (torch.arange(n, device=u.device, dtype=u.dtype) + u) / n
+        part = torch.searchsorted(self.weights.cumsum(0), grid).clamp_max(len(self.parts) - 1)
+        counts = torch.bincount(part, minlength=len(self.parts)).tolist()
+        rows, cols = [], []
+        for k, count in enumerate(counts):
+            if count:
+                i, j = self.parts[k].sample(count, generator)
+                rows.append(self.sources[k][i])
+                cols.append(self.targets[k][j])
+        return torch.cat(rows), torch.cat(cols), part
+
+    def restrict(self, keep: Tensor) -> Mixture:
+        """The mixture given that the source row of the common array lies in ``keep``."""
+        parts = [p.restrict(keep[rows]) for p, rows in zip(self.parts, self.sources, strict=True)]
+        return Mixture(parts, self.sources, self.targets, self.weights)
+
+    def to(self, device: torch.device) -> Mixture:
+        """The same mixture with its tensors on ``device``."""
+        return Mixture(
+            [p.to(device) for p in self.parts],
+            [s.to(device) for s in self.sources],
+            [t.to(device) for t in self.targets],
+            self.weights.to(device),
+        )
+
+
+def uniform(n: int, device: torch.device | None = None) -> Tensor:
+    """Equal weights summing to one, float64 of shape ``(n,)``."""
+    return torch.full((n,), 1.0 / n, dtype=torch.float64, device=device)
+
+
+def exact(x0: Tensor, x1: Tensor, *, a: Tensor | None = None, b: Tensor | None = None) -> Plan:
+    """Optimal transport plan for the squared Euclidean cost, certified by its dual.
+
+    Parameters
+    ----------
+    x0, x1
+        Points, shape ``(n0, d)`` and ``(n1, d)``.
+    a, b
+        Weights, shape ``(n0,)`` and ``(n1,)``; uniform by default.
+
+    Returns
+    -------
+    The plan, on the device of ``x0``; at most ``n0 + n1 - 1`` entries.
+
+    Raises
+    ------
+    InputError
+        If shapes or weights are not usable.
+    NotConvergedError
+        If optimality could not be proven.
+    """
+    plan = exact_ot.solve_exact(_numpy(x0), _numpy(x1), a=_numpy(a), b=_numpy(b), cost="sqeuclidean")
+    rows, cols, mass = (torch.from_numpy(v).to(x0.device) for v in (plan.rows, plan.cols, plan.mass))
+    return Plan(rows, cols, mass, (len(x0), len(x1)))
+
+
+def entropic(
+    x0: Tensor,
+    x1: Tensor,
+    *,
+    reg: float | None = None,
+    reg_relative: float | None = None,
+    a: Tensor | None = None,
+    b: Tensor | None = None,
+) -> Plan:
+    """Entropic transport plan; entries that together carry less than 1e-6 of the mass are left out.
+
+    Parameters
+    ----------
+    x0, x1
+        Points, shape ``(n0, d)`` and ``(n1, d)``.
+    reg
+        Regularisation in squared units of the coordinates; ``2 sigma^2`` for a Schrödinger bridge of diffusion ``sigma``
+        (Tong et al. 2024, prop. 3.4).
+    reg_relative
+        Regularisation as a fraction of the mean squared distance: unchanged when the data are rescaled.
+    a, b
+        Weights; uniform by default.
+
+    Returns
+    -------
+    The plan, on the device of ``x0``.
+
+    Raises
+    ------
+    InputError
+        Unless exactly one of ``reg`` and ``reg_relative`` is given, positive.
+    NotConvergedError
+        If the marginals do not reach their tolerance; no other plan is put in its place.
+    """
+    if (reg is None) == (reg_relative is None):
+        raise InputError(f"give exactly one of reg and reg_relative, found reg={reg} and reg_relative={reg_relative}.")
+    epsilon = entropic_ot.relative_epsilon(x0, x1, reg_relative) if reg is None else reg
+    potentials = entropic_ot.solve_entropic(x0, x1, a=a, b=b, epsilon=epsilon)
+    entries = entropic_ot.plan_entries(x0, x1, potentials)
+    return Plan(entries.rows, entries.cols, entries.mass, (len(x0), len(x1)))
+
+
+def _numpy(x: Tensor | None) -> object:
+    return None if x is None else x.detach().cpu().numpy()

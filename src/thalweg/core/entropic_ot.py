@@ -1,0 +1,376 @@
+"""Entropic optimal transport between two point clouds, balanced or with relaxed marginals.
+
+For points ``x_i`` with weights ``a_i``, points ``y_j`` with weights ``b_j`` and the cost ``C_ij = |x_i - y_j|^2``, the plan minimises
+
+    <P, C> + eps KL(P | a b') + tau_a KL(P 1 | a) + tau_b KL(P' 1 | b),      KL(p | q) = sum p log(p/q) - p + q
+
+where a missing ``tau`` means that this marginal holds exactly. The plan has the form (the convention of `EntropicPlan`)
+
+    P_ij = a_i b_j exp((f_i + g_j - C_ij) / eps)
+
+and at the optimum ``P 1 = a exp(-f/tau_a)``, ``P' 1 = b exp(-g/tau_b)`` (Chizat et al., Mathematics of Computation 2018), which is ``a`` and
+``b`` for exact marginals. A Schrödinger bridge of diffusion ``sigma`` over unit time needs ``eps = 2 sigma^2``.
+
+How it is solved. Coordinates are centred and divided by ``sqrt(eps)``, so neither an offset nor the unit matters. A random subset of both clouds is
+solved at falling temperatures, and its potentials are extended to all points by the soft minimum that defines them. Then, in rounds: one pass over
+all pairs keeps the entries that can matter and sums the marginals of the *whole* plan; if these are right the work is done, else Newton
+steps on the kept entries (`thalweg.core._entropic_ot_newton`) improve the potentials. Keeping few entries follows Schmitzer (SIAM Journal on
+Scientific Computing 2019). Nothing is drawn from a global generator: the subset comes from a generator with a fixed seed.
+
+Not guaranteed: the same bits on another machine or number of threads; that two potentials differ by no constant (in the balanced problem
+``f + k, g - k`` is the same plan).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from thalweg.core._entropic_ot_newton import ScalingProblem
+from thalweg.core._entropic_ot_passes import Problem, blocks, factors, full_pass, soft_min
+from thalweg.errors import InputError, MemoryBudgetError, NotConvergedError
+
+DEFAULT_MAX_MEMORY = 4 * 2**30  # bytes
+SUBSET = 1500  # points of each cloud in the warm start
+COOLING = 4.0  # ratio of successive temperatures
+ROUNDS = 30
+
+
+@dataclass(frozen=True)
+class EntropicPlan:
+    """The solution ``P_ij = a_i b_j exp((f_i + g_j - |x_i - y_j|^2) / epsilon)``.
+
+    Attributes
+    ----------
+    f, g
+        Potentials, float64, shapes ``(n,)`` and ``(m,)``, in units of the cost.
+    a, b
+        The weights used, float64, shapes ``(n,)`` and ``(m,)``.
+    epsilon
+        The regularisation, in units of the cost.
+    iterations
+        Pairs of products with the kernel on the full problem; a plain Sinkhorn iteration is one pair.
+    marginal_error
+        L1 errors of both marginals of the full plan, added and divided by the plan's mass.
+    converged
+        True for every plan that `solve_entropic` returns.
+    """
+
+    f: Tensor
+    g: Tensor
+    a: Tensor
+    b: Tensor
+    epsilon: float
+    iterations: int
+    marginal_error: float
+    converged: bool = True
+
+
+class PlanEntries(NamedTuple):
+    """The entries of a plan that carry its mass, sorted by row.
+
+    Attributes
+    ----------
+    rows, cols
+        Indices, int64, shape ``(k,)``.
+    mass
+        ``P[rows, cols]``, float64, shape ``(k,)``.
+    dropped
+        Share of the plan's mass in the entries left out.
+    """
+
+    rows: Tensor
+    cols: Tensor
+    mass: Tensor
+    dropped: float
+
+
+def solve_entropic(
+    x: Tensor,
+    y: Tensor,
+    *,
+    a: Tensor | None = None,
+    b: Tensor | None = None,
+    epsilon: float,
+    tau_a: float | None = None,
+    tau_b: float | None = None,
+    tol: float = 1e-3,
+    max_iterations: int = 20_000,
+    max_memory: int | None = None,
+) -> EntropicPlan:
+    """Solve entropic transport between two weighted point clouds for the squared Euclidean cost.
+
+    Parameters
+    ----------
+    x, y
+        Points, shapes ``(n, d)`` and ``(m, d)``, on one device.
+    a, b
+        Non-negative weights, shapes ``(n,)`` and ``(m,)``; None is uniform with sum one. With two exact marginals the sums must agree; a relative
+        difference up to 1e-5 counts as rounding, and ``b`` is scaled to the sum of ``a``. Points of zero weight get a potential and no mass.
+    epsilon
+        Regularisation in units of the squared distance; see `relative_epsilon` for a scale-free choice.
+    tau_a, tau_b
+        Weights of the relaxed marginals, same unit; None means that the marginal holds exactly.
+    tol
+        Largest L1 error of the marginals of the full plan, both sides added, relative to its mass. Work is done in float32 where its rounding stays
+        below ``tol``, in float64 otherwise.
+    max_iterations
+        Largest number of pairs of kernel products on the full problem.
+    max_memory
+        Bytes allowed for the kernel; default 4 GiB.
+
+    Returns
+    -------
+    EntropicPlan
+        Potentials and the error reached.
+
+    Raises
+    ------
+    InputError
+        Shapes, devices or signs are wrong, or a value is not finite.
+    NotConvergedError
+        ``tol`` was not reached.
+    MemoryBudgetError
+        The kernel does not fit ``max_memory``.
+    """
+    _check_options(epsilon, tau_a, tau_b, tol, max_iterations)
+    x, y, a, b = _check_points(x, y, a, b)
+    if tau_a is None and tau_b is None:
+        b = _balance(a, b)
+    centre = x.mean(0)
+    points = (x - centre) / epsilon**0.5, (y - centre) / epsilon**0.5
+    order_x, order_y = _shuffled(a), _shuffled(b)
+    size = max(float((z * z).sum(1).max()) for z in points)
+    problem = Problem(
+        points[0][order_x],
+        points[1][order_y],
+        a[order_x].log(),
+        b[order_y].log(),
+        math.inf if tau_a is None else tau_a / epsilon,
+        math.inf if tau_b is None else tau_b / epsilon,
+        torch.float32 if tol >= 1e-4 and size * 2.0**-24 < tol else torch.float64,
+        DEFAULT_MAX_MEMORY if max_memory is None else max_memory,
+    )
+    part_f, part_g, error, iterations = _solve(problem, tol, max_iterations)
+    if not error <= tol:
+        raise NotConvergedError(
+            f"entropic transport of {len(x)} x {len(y)} points: marginal error {error:.3g} after {iterations} iterations, above tol={tol:g}, at "
+            f"epsilon={epsilon:g} = {epsilon / max(_mean_cost(x, y, a, b), 1e-300):.3g} of the mean squared distance. "
+            "Raise epsilon, tol or max_iterations, or use exact transport."
+        )
+    f = _restore(problem, points[0], order_x, part_f, part_g)
+    g = _restore(problem.flipped(), points[1], order_y, part_g, part_f)
+    return EntropicPlan(f * epsilon, g * epsilon, a, b, float(epsilon), iterations, error)
+
+
+def relative_epsilon(
+    x: Tensor, y: Tensor, fraction: float, *, a: Tensor | None = None, b: Tensor | None = None
+) -> float:
+    """Regularisation as a fraction of the mean squared distance between the clouds.
+
+    The mean, not the median, because it follows from the moments alone: ``|mean x - mean y|^2 + tr cov x + tr cov y``, one pass over the points and no
+    pairs. On single-cell principal components it exceeds the median by a tenth to a fifth.
+
+    Parameters
+    ----------
+    x, y
+        Points, shapes ``(n, d)`` and ``(m, d)``.
+    fraction
+        Positive share of the mean cost; .05 is smooth, .005 close to exact transport.
+    a, b
+        Weights of the mean; None is uniform.
+
+    Returns
+    -------
+    float
+        ``epsilon`` in units of the squared distance.
+
+    Raises
+    ------
+    InputError
+        ``fraction`` is not positive, the points are unusable, or all points of both clouds are equal, so that no scale exists.
+    """
+    if not (math.isfinite(fraction) and fraction > 0):
+        raise InputError(f"fraction: expected a positive number, found {fraction!r}.")
+    cost = _mean_cost(*_check_points(x, y, a, b))
+    if cost == 0:
+        raise InputError("x, y: all points are equal, so the cost has no scale. Give epsilon in absolute units.")
+    return fraction * cost
+
+
+def plan_entries(
+    x: Tensor, y: Tensor, plan: EntropicPlan, *, drop: float = 1e-6, max_memory: int | None = None
+) -> PlanEntries:
+    """Sparse form of a plan: every entry below ``drop / m`` of its row's mass is left out, hence at most ``drop`` of the mass.
+
+    Parameters
+    ----------
+    x, y
+        The points that the plan was solved for, shapes ``(n, d)`` and ``(m, d)``.
+    plan
+        The result of `solve_entropic`.
+    drop
+        Largest share of each row's mass left out; 0 keeps every entry that is not zero in float64.
+    max_memory
+        Bytes allowed for the entries; default 4 GiB.
+
+    Returns
+    -------
+    PlanEntries
+        Rows, columns, masses and the dropped share.
+
+    Raises
+    ------
+    InputError
+        The points do not fit the plan, or ``drop`` is outside ``[0, 1)``.
+    MemoryBudgetError
+        The entries do not fit ``max_memory``.
+    """
+    if not 0 <= drop < 1:
+        raise InputError(f"drop: expected a number in [0, 1), found {drop!r}.")
+    x, y, a, b = _check_points(x, y, plan.a, plan.b)
+    limit = DEFAULT_MAX_MEMORY if max_memory is None else max_memory
+    centre, scale, m = x.mean(0), plan.epsilon**0.5, len(y)
+    left, right = factors(
+        (x - centre) / scale, (y - centre) / scale, a.log() + plan.f / plan.epsilon, b.log() + plan.g / plan.epsilon
+    )
+    kept: list[tuple[Tensor, Tensor, Tensor]] = []
+    count, total = 0, 0.0
+    for start, block in blocks(left, right):
+        block = block.exp_()
+        mass = block.sum(1, keepdim=True)
+        flat = ((block > 0) & (block >= mass * (drop / m))).view(-1).nonzero()[:, 0]
+        total += float(mass.sum())
+        count += len(flat)
+        if 48 * count > limit:  # three numbers of eight bytes, twice while the blocks are joined
+            raise MemoryBudgetError(
+                f"plan entries: {start + len(block)} of {len(x)} rows x {m} columns already keep {count} entries x 48 bytes > max_memory={limit}. "
+                "Raise drop or max_memory, lower epsilon, or use fewer points."
+            )
+        kept.append((flat // m + start, flat % m, block.view(-1)[flat]))
+    rows, cols, masses = (torch.cat(part) for part in zip(*kept, strict=True))
+    dropped = max(0.0, 1 - float(masses.sum()) / total) if total > 0 else 0.0
+    return PlanEntries(rows, cols, masses, dropped)
+
+
+def _solve(problem: Problem, tol: float, max_iterations: int) -> tuple[Tensor, Tensor, float, int]:
+    """Warm start on a subset at falling temperatures (in units of ``eps``), then the whole problem at temperature 1."""
+    start = problem.subset(SUBSET)
+    whole = len(start.x) == len(problem.x) and len(start.y) == len(problem.y)
+    spread = float(
+        (start.x.mean(0) - start.y.mean(0)).square().sum() + start.x.var(0, False).sum() + start.y.var(0, False).sum()
+    )
+    steps = math.ceil(math.log(max(spread, 1.0), COOLING))
+    g = torch.zeros_like(start.log_b)
+    for step in range(steps, 0 if whole else -1, -1):
+        temperature = COOLING**step
+        f = soft_min(start, g, temperature)
+        _, g, _, _ = _rounds(start, f, temperature, max(tol, 0.1), max_iterations, rounds=3)
+    f = soft_min(replace(problem, y=start.y, log_b=start.log_b), g, 1.0)
+    return _rounds(problem, f, 1.0, tol, max_iterations, rounds=ROUNDS)
+
+
+def _rounds(
+    problem: Problem, f: Tensor, temperature: float, tol: float, max_iterations: int, rounds: int
+) -> tuple[Tensor, Tensor, float, int]:
+    """Alternate passes over all pairs with Newton steps on what they keep, until the full marginals hold."""
+    used, refreshed = 0, True
+    g = soft_min(problem.flipped(), f, temperature)
+    for _ in range(rounds):
+        found = full_pass(problem, f, g, temperature, tol)
+        if found.error <= tol or used >= max_iterations:
+            break
+        if (
+            not found.error < 2 and not refreshed
+        ):  # the steps left the region that was kept: start again from exact columns
+            g, refreshed = soft_min(problem.flipped(), f, temperature), True
+            continue
+        log_a, log_b = (z.to(problem.dtype) for z in problem.targets(f, g))
+        kappa = temperature / problem.tau_a, temperature / problem.tau_b
+        scaling = ScalingProblem(found.forward, found.backward, log_a, log_b, *kappa)
+        phi, psi, pairs = scaling.solve(tol / 2, max_iterations - used)
+        f, g, used, refreshed = f + temperature * phi, g + temperature * psi, used + pairs, False
+    return f, g, found.error, used
+
+
+def _restore(problem: Problem, points: Tensor, order: Tensor, f: Tensor, g: Tensor) -> Tensor:
+    """Potential of all points in their own order; one of zero weight gets the potential of a point of vanishing weight."""
+    full = f.new_empty(len(points))
+    full[order] = f
+    absent = torch.ones(len(points), dtype=torch.bool, device=points.device)
+    absent[order] = False
+    if absent.any():
+        full[absent] = soft_min(replace(problem, x=points[absent]), g, 1.0)
+    return full
+
+
+def _shuffled(weights: Tensor) -> Tensor:
+    """Indices of the positive weights in a fixed random order, so that any prefix is a random subset."""
+    order = torch.randperm(len(weights), generator=torch.Generator().manual_seed(0)).to(weights.device)
+    return order[weights[order] > 0]
+
+
+def _mean_cost(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> float:
+    a, b = a / a.sum(), b / b.sum()
+    x, y = x - x[0], y - x[0]  # squares of a large offset would cancel
+    mean_x, mean_y = a @ x, b @ y
+    spread = a @ (x - mean_x).square().sum(1) + b @ (y - mean_y).square().sum(1)
+    return float((mean_x - mean_y).square().sum() + spread)
+
+
+def _balance(a: Tensor, b: Tensor) -> Tensor:
+    mass_a, mass_b = float(a.sum()), float(b.sum())
+    if abs(mass_a - mass_b) > 1e-5 * mass_a:
+        raise InputError(
+            f"a, b: sums {mass_a:g} and {mass_b:g} differ, so no plan has both marginals. Normalise the weights, or relax one with tau_a or tau_b."
+        )
+    return b * (mass_a / mass_b)
+
+
+def _check_options(epsilon: float, tau_a: float | None, tau_b: float | None, tol: float, max_iterations: int) -> None:
+    for name, value in (("epsilon", epsilon), ("tau_a", tau_a), ("tau_b", tau_b)):
+        if value is not None and not (math.isfinite(value) and value > 0):
+            hint = (
+                "Give a positive number."
+                if name == "epsilon"
+                else "Give a positive number, or None for an exact marginal."
+            )
+            raise InputError(f"{name}: expected a positive finite number, found {value!r}. {hint}")
+    if not 0 < tol < 1:
+        raise InputError(f"tol: expected a number in (0, 1), found {tol!r}.")
+    if max_iterations < 1:
+        raise InputError(f"max_iterations: expected at least 1, found {max_iterations!r}.")
+
+
+def _check_points(x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The arguments in float64, or an error naming the first one that is unusable."""
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1:] != y.shape[1:] or 0 in (*x.shape, *y.shape):
+        raise InputError(
+            f"x, y: expected shapes (n, d) and (m, d), none of them 0, found {tuple(x.shape)} and {tuple(y.shape)}."
+        )
+    if x.device != y.device:
+        raise InputError(f"x, y: expected one device, found {x.device} and {y.device}. Move one with .to().")
+    for name, points in (("x", x), ("y", y)):
+        bad = ~torch.isfinite(points).all(1)
+        if bad.any():
+            raise InputError(
+                f"{name}: {int(bad.sum())} rows hold NaN or infinite values, the first is row {int(bad.nonzero()[0])}."
+            )
+    return x.double(), y.double(), _check_weights("a", a, x), _check_weights("b", b, y)
+
+
+def _check_weights(name: str, weights: Tensor | None, points: Tensor) -> Tensor:
+    n = len(points)
+    if weights is None:
+        return torch.full((n,), 1 / n, dtype=torch.float64, device=points.device)
+    if weights.shape != (n,):
+        raise InputError(f"{name}: expected shape ({n},), one weight per point, found {tuple(weights.shape)}.")
+    if not (torch.isfinite(weights).all() and (weights >= 0).all() and (weights > 0).any()):
+        raise InputError(
+            f"{name}: weights must be finite, not negative and not all zero. Drop or correct the points concerned."
+        )
+    return weights.to(points.device, torch.float64)

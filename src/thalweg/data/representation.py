@@ -1,0 +1,102 @@
+"""Coordinates of the cells: which representation, how many columns, checked and dense."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thalweg._settings import logger, settings
+from thalweg.errors import InputError, MemoryBudgetError, MissingKeyError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_DEFAULTS = ("X_pca", "pca")
+
+
+def find_representation(adata: AnnData, use_rep: str | None) -> str:
+    """Key of the representation to use: ``use_rep`` itself, or the PCA that exists.
+
+    Raises
+    ------
+    MissingKeyError
+        If the key, or any PCA when ``use_rep`` is None, is absent from ``obsm``.
+    """
+    found = ", ".join(map(repr, adata.obsm.keys())) or "none"
+    if use_rep is None:
+        for key in _DEFAULTS:
+            if key in adata.obsm:
+                logger.info("using obsm[%r]", key)
+                return key
+        raise MissingKeyError(
+            f"use_rep=None looks for obsm['X_pca'] or obsm['pca'], and neither exists; obsm keys that exist: {found}. "
+            "Run sc.pp.pca(adata) or give use_rep."
+        )
+    if use_rep != "X" and use_rep not in adata.obsm:
+        raise MissingKeyError(
+            f"use_rep={use_rep!r} is not in adata.obsm; obsm keys that exist: {found} ('X' stands for adata.X)."
+        )
+    return use_rep
+
+
+def read_representation(adata: AnnData, use_rep: str, n_dims: int | None = None) -> NDArray[np.float64]:
+    """Coordinates of the cells as a dense float64 copy.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    use_rep
+        Key of ``obsm``, or ``"X"``.
+    n_dims
+        Number of leading columns; all by default.
+
+    Returns
+    -------
+    Array of shape ``(n_cells, n_dims)``.
+
+    Raises
+    ------
+    InputError
+        If the array is not two-dimensional, not numeric, has fewer than ``n_dims`` columns, or holds NaN or infinity.
+    MemoryBudgetError
+        If the dense array would exceed ``thalweg.settings.max_memory``.
+    """
+    name = "adata.X" if use_rep == "X" else f"adata.obsm[{use_rep!r}]"
+    raw = adata.X if use_rep == "X" else adata.obsm[use_rep]
+    if raw is None or len(raw.shape) != 2:
+        raise InputError(f"{name} must have two axes (cells x coordinates), found {getattr(raw, 'shape', None)}.")
+    columns = raw.shape[1]
+    if n_dims is not None and not 1 <= n_dims <= columns:
+        raise InputError(f"n_dims={n_dims} does not fit {name} with {columns} columns; choose 1 to {columns}.")
+    width = columns if n_dims is None else n_dims
+    size = raw.shape[0] * width * 8
+    if size > settings.max_memory:
+        raise MemoryBudgetError(
+            f"{name} as a dense array takes {raw.shape[0]} rows x {width} columns x 8 bytes = {size / 2**30:.1f} GiB, "
+            f"over settings.max_memory = {settings.max_memory / 2**30:.1f} GiB; use a PCA (sc.pp.pca) or fewer n_dims."
+        )
+    x = _dense(raw, name)[:, :width]
+    bad = ~np.isfinite(x)
+    if bad.any():
+        rows, cols = np.nonzero(bad)
+        raise InputError(
+            f"{name} holds {int(bad.sum())} NaN or infinite values (first at row {rows[0]} "
+            f"{adata.obs_names[rows[0]]!r}, column {cols[0]}; {len(set(rows.tolist()))} rows in all); remove or impute them first."
+        )
+    return x
+
+
+def _dense(raw: Any, name: str) -> NDArray[np.float64]:
+    if hasattr(raw, "to_memory"):  # backed sparse
+        raw = raw.to_memory()
+    if hasattr(raw, "compute"):  # dask
+        raw = raw.compute()
+    if hasattr(raw, "toarray"):
+        raw = raw.toarray()
+    array = np.asarray(raw)
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"{name} has dtype {array.dtype}; coordinates must be real numbers.")
+    return np.array(array, dtype=np.float64, order="C")

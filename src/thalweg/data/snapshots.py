@@ -1,0 +1,149 @@
+"""A time course as arrays: one row for each cell, its time, weight and condition."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from thalweg._settings import logger
+from thalweg.data.representation import find_representation, read_representation
+from thalweg.data.times import TimeMap, obs_column, parse_times
+from thalweg.errors import InputError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """Cells observed at several times, checked.
+
+    Attributes
+    ----------
+    x
+        Coordinates, shape ``(n, d)``.
+    time
+        Time of each cell, shape ``(n,)``.
+    weights
+        Positive weight of each cell, shape ``(n,)``.
+    condition
+        Index into ``conditions`` for each cell, shape ``(n,)``; all zero without a condition.
+    conditions
+        Names of the conditions; empty without a condition.
+    use_rep
+        Where the coordinates came from.
+    """
+
+    x: Floats
+    time: Floats
+    weights: Floats
+    condition: NDArray[np.int64]
+    conditions: tuple[str, ...]
+    use_rep: str
+
+    @cached_property
+    def times(self) -> Floats:
+        """The observed times, ascending."""
+        return np.unique(self.time)
+
+    @property
+    def n_dims(self) -> int:
+        """Number of coordinates."""
+        return self.x.shape[1]
+
+    def rows(self, time: float, condition: int | None = None) -> NDArray[np.int64]:
+        """Rows of the cells observed at ``time`` (and in a condition), in their order."""
+        keep = self.time == time
+        if condition is not None:
+            keep &= self.condition == condition
+        return np.flatnonzero(keep)
+
+    def at(self, time: float) -> Floats:
+        """Coordinates of the cells observed at ``time``."""
+        return self.x[self.time == time]
+
+    def without(self, time: float) -> Snapshots:
+        """The time course as if ``time`` had never been observed."""
+        keep = self.time != time
+        return replace(
+            self, x=self.x[keep], time=self.time[keep], weights=self.weights[keep], condition=self.condition[keep]
+        )
+
+
+def read_snapshots(
+    adata: AnnData,
+    time_key: str,
+    *,
+    use_rep: str | None = None,
+    n_dims: int | None = None,
+    time_map: TimeMap | None = None,
+    weight_key: str | None = None,
+    condition_key: str | None = None,
+) -> Snapshots:
+    """Read and check a time course; the AnnData is not changed.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    time_key, time_map
+        Times, see `parse_times`.
+    use_rep, n_dims
+        Coordinates, see `find_representation` and `read_representation`.
+    weight_key
+        Column of ``obs`` with positive weights.
+    condition_key
+        Column of ``obs`` with a condition for each cell.
+
+    Raises
+    ------
+    MissingKeyError
+        If a key does not exist.
+    InputError
+        If the values behind a key cannot be used, or fewer than two times are observed.
+    """
+    time = parse_times(adata, time_key, time_map)
+    x = read_representation(adata, rep := find_representation(adata, use_rep), n_dims)
+    times, counts = np.unique(time, return_counts=True)
+    if len(times) < 2:
+        found = f"only the time {times[0]:g}" if len(times) else "no cells"
+        raise InputError(f"obs[{time_key!r}] must hold two or more times, found {found}.")
+    for value in times[counts == 1]:
+        logger.warning("time %g has a single cell; its population is a point", value)
+    weights = np.ones(len(time)) if weight_key is None else read_weights(adata, weight_key)
+    condition, conditions = np.zeros(len(time), dtype=np.int64), ()
+    if condition_key is not None:
+        condition, conditions = _read_conditions(adata, condition_key)
+    return Snapshots(x, time, weights, condition, conditions, rep)
+
+
+def read_weights(adata: AnnData, key: str) -> Floats:
+    """Weights of the cells from ``obs[key]``, shape ``(n_cells,)``.
+
+    Raises
+    ------
+    MissingKeyError
+        If there is no such column.
+    InputError
+        If a weight is missing, infinite, zero or negative.
+    """
+    column = pd.to_numeric(obs_column(adata, key, "weight_key"), errors="coerce").to_numpy(dtype=np.float64)
+    bad = ~(np.isfinite(column) & (column > 0))
+    if bad.any():
+        raise InputError(f"obs[{key!r}] must hold positive finite weights; {int(bad.sum())} of {len(bad)} are not.")
+    return column
+
+
+def _read_conditions(adata: AnnData, key: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    column = obs_column(adata, key, "condition_key")
+    if column.isna().any():
+        raise InputError(f"obs[{key!r}] has {int(column.isna().sum())} missing values; every cell needs a condition.")
+    codes, labels = pd.factorize(column.astype(str), sort=True)
+    return codes.astype(np.int64), tuple(labels)

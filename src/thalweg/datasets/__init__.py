@@ -1,0 +1,11 @@
+"""Data sets as AnnData: one simulated with a known drift, three real time courses, and checked access to their files.
+
+``simulated`` needs no network. The real ones are read from the folder named by ``THALWEG_DATA_DIR``, else from the
+user's cache, else downloaded; every file is checked against its sha256 (see `fetch`).
+"""
+
+from thalweg.datasets._real import cite, larry, mef_reprogramming
+from thalweg.datasets._registry import fetch
+from thalweg.datasets._simulated import simulated, simulated_drift
+
+__all__ = ["cite", "fetch", "larry", "mef_reprogramming", "simulated", "simulated_drift"]

@@ -1,0 +1,49 @@
+"""Configuration of a fit: training, network, noise and coupling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from thalweg.errors import InputError
+from thalweg.training import TrainingConfig
+
+CouplingSize = Literal["auto", "whole", "minibatch"]
+
+
+@dataclass(frozen=True)
+class FitConfig(TrainingConfig):
+    """Everything about a fit beyond the data; the defaults serve every data set.
+
+    The fields of `thalweg.training.TrainingConfig` come first.
+
+    Attributes
+    ----------
+    width, depth
+        Units in, and number of, hidden layers of each network.
+    sigma
+        Noise in units of the average standard deviation of a coordinate; None takes the method's own. For the bridge
+        methods it is the diffusion per square root of an average interval, and the entropic plan is regularised by
+        ``2 sigma^2``.
+    coupling
+        ``"whole"``: plans between whole populations, computed once. ``"minibatch"``: a fresh plan between blocks at every
+        step. ``"auto"``: whole where the cost matrix fits ``thalweg.settings.max_memory``.
+    block
+        Cells in a minibatch block.
+    """
+
+    width: int = 128
+    depth: int = 3
+    sigma: float | None = None
+    coupling: CouplingSize = "auto"
+    block: int = 256
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("width", "depth", "block"):
+            if not getattr(self, name) >= 1:
+                raise InputError(f"{name} must be at least 1, found {getattr(self, name)!r}.")
+        if self.sigma is not None and not self.sigma >= 0:
+            raise InputError(f"sigma must not be negative, found {self.sigma!r}.")
+        if self.coupling not in ("auto", "whole", "minibatch"):
+            raise InputError(f"coupling must be 'auto', 'whole' or 'minibatch', found {self.coupling!r}.")

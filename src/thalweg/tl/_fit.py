@@ -1,0 +1,129 @@
+"""`tl.fit`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from thalweg._random import Rng, resolve_rng
+from thalweg._settings import logger
+from thalweg.data import read_snapshots
+from thalweg.data.times import TimeMap
+from thalweg.tl._axis import Spacing, make_axis
+from thalweg.tl._config import FitConfig
+from thalweg.tl._methods import find_method
+from thalweg.tl._store import pack, writable
+from thalweg.tl._train import resolve_device, train_flow
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def fit(
+    adata: AnnData,
+    time_key: str,
+    *,
+    method: str = "otcfm",
+    use_rep: str | None = None,
+    n_dims: int | None = None,
+    key_added: str = "thalweg",
+    time_map: TimeMap | None = None,
+    spacing: Spacing = "real",
+    condition_key: str | None = None,
+    weight_key: str | None = None,
+    config: FitConfig | None = None,
+    rng: Rng = None,
+    random_state: Rng = None,
+    device: str = "auto",
+    copy: bool = False,
+) -> AnnData | None:
+    """Learn how a population moves between the time points of a time course.
+
+    Neighbouring time points are coupled, a path joins the cells of a pair, and a neural velocity field is regressed on
+    the velocities of the paths (flow matching).
+
+    Parameters
+    ----------
+    adata
+        Cells of two or more time points.
+    time_key
+        Column of ``obs`` with the time of each cell: numbers, or text and categories that read as numbers.
+    method
+        ``"icfm"``: independent pairs. ``"otcfm"``: pairs of the exact optimal transport plan (Tong et al. 2024).
+        ``"sbcfm"``: Schrödinger bridge, pairs of the entropic plan and Brownian bridges between them. ``"sf2m"``: the
+        same with a score, so that it also runs as an SDE (Tong et al. 2024, [SF]2M).
+    use_rep
+        Key of ``obsm``; by default the PCA that exists. ``"X"`` uses ``adata.X``.
+    n_dims
+        Number of leading columns of the representation; all by default.
+    key_added
+        Key of ``uns`` to write.
+    time_map
+        Number for each label of ``obs[time_key]``, for labels such as ``"day 3"``.
+    spacing
+        ``"real"`` keeps the spacing of the times; ``"index"`` treats them as equally spaced, as several papers do; a
+        mapping gives the model time of each time.
+    condition_key
+        Column of ``obs``; cells are coupled within a condition only, and the field is conditioned on it.
+    weight_key
+        Column of ``obs`` with a positive weight for each cell, e.g. its growth.
+    config
+        Training, network, noise and size of the plans; `FitConfig`.
+    rng, random_state
+        Seed, numpy Generator or None; two names of one argument. The same seed gives the same bits on a CPU.
+    device
+        ``"auto"`` (CUDA when present), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
+    copy
+        Return a copy instead of writing into ``adata``.
+
+    Returns
+    -------
+    None, or the copy. Sets the following fields:
+
+    ``adata.uns[key_added]`` : dict
+        The model: ``params``, ``config``, ``time``, ``conditions``, ``center``, ``scale``, ``weights`` (safetensors
+        bytes), ``history`` (DataFrame), ``intervals`` (DataFrame), ``best_step``, ``seconds``. It survives
+        ``write_h5ad`` and ``write_zarr``.
+
+    Raises
+    ------
+    MissingKeyError
+        If a key does not exist; lists those that do.
+    InputError
+        If the values behind a key or an argument cannot be used; before any training, nothing is written.
+    NonFiniteLossError
+        If training diverges; nothing is written.
+
+    Examples
+    --------
+    >>> import thalweg as tw
+    >>> adata = tw.datasets.simulated(rng=0)
+    >>> tw.tl.fit(adata, "time", method="otcfm", rng=0)
+    >>> day = tw.tl.interpolate(adata, 1.5)
+    """
+    generator = resolve_rng(rng, random_state)
+    find_method(method)
+    config = FitConfig() if config is None else config
+    snapshots = read_snapshots(
+        adata,
+        time_key,
+        use_rep=use_rep,
+        n_dims=n_dims,
+        time_map=time_map,
+        weight_key=weight_key,
+        condition_key=condition_key,
+    )
+    axis = make_axis(snapshots.times, spacing)
+    fitted = train_flow(snapshots, method, axis, config, generator, device=resolve_device(device), description=method)
+    out = writable(adata, copy)
+    out.uns[key_added] = pack(
+        fitted,
+        snapshots,
+        method=method,
+        time_key=time_key,
+        time_map=time_map,
+        condition_key=condition_key,
+        weight_key=weight_key,
+        config=config,
+    )
+    logger.info("added uns[%r]: the fitted flow", key_added)
+    return out if copy else None

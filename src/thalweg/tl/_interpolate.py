@@ -1,0 +1,153 @@
+"""`tl.interpolate` and `tl.velocity`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from thalweg._random import Rng, resolve_rng, torch_generator
+from thalweg._settings import logger
+from thalweg.errors import InputError
+from thalweg.tl._store import load, writable
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def interpolate(
+    adata: AnnData,
+    time: float,
+    *,
+    key: str = "thalweg",
+    source_time: float | None = None,
+    extrapolate: bool = False,
+    stochastic: bool = False,
+    solver: str = "dopri5",
+    n_steps: int = 100,
+    rng: Rng = None,
+    random_state: Rng = None,
+    device: str = "auto",
+) -> AnnData:
+    """Predict the cells at any time, observed or not.
+
+    Parameters
+    ----------
+    adata
+        AnnData with a fit and the cells to start from.
+    time
+        Time to predict, in units of ``obs[time_key]``.
+    key
+        Key of ``uns`` with the fit.
+    source_time
+        Observed time whose cells are carried to ``time``, forwards or backwards; by default the last one before it (the
+        first one for the first time itself).
+    extrapolate
+        Allow a time outside the observed range.
+    stochastic
+        Run the SDE of the bridge instead of the ODE; needs a method with a score (``"sf2m"``).
+    solver
+        ``"dopri5"``, ``"tsit5"``, or with fixed steps ``"euler"``, ``"midpoint"``, ``"rk4"``.
+    n_steps
+        Steps of a fixed-step solver or of the SDE.
+    rng, random_state
+        Seed of the SDE's noise.
+    device
+        Where to integrate.
+
+    Returns
+    -------
+    A new AnnData, a row for each cell carried: ``obsm[use_rep]`` the predicted coordinates (float32),
+    ``obs["source"]`` the name of the cell it started from, ``obs["weight"]`` its weight (summing to one),
+    ``obs[time_key]`` the time, and ``uns["interpolation"]`` what was done.
+
+    Raises
+    ------
+    MissingKeyError
+        If there is no fit under ``key``.
+    InputError
+        If ``time`` is outside the observed range without ``extrapolate``, ``source_time`` was not observed, or
+        ``stochastic`` is asked of a fit without a score.
+    """
+    import anndata
+
+    stored = load(adata, key, device)
+    flow, axis = stored.flow, stored.flow.axis
+    axis.check(time, extrapolate=extrapolate)
+    observed = stored.times_of(adata)
+    start = _source_time(np.unique(observed), time, source_time, stored.time_key)
+    rows = np.flatnonzero(observed == start)
+    x = stored.coordinates_of(adata)[rows]
+    conditions = stored.conditions_of(adata)
+    if time != start:
+        generator = torch_generator(resolve_rng(rng, random_state), flow.device) if stochastic else None
+        c = None if conditions is None else conditions[rows]
+        x = flow.push(x, [start, time], condition=c, generator=generator, method=solver, n_steps=n_steps)[-1]
+    names = adata.obs_names[rows]
+    weights = stored.weights_of(adata)[rows]
+    columns = {"source": names.to_numpy(), "weight": weights / weights.sum(), stored.time_key: float(time)}
+    obs = pd.DataFrame(columns, index=names)
+    if conditions is not None:
+        obs[stored.condition_key] = adata.obs[stored.condition_key].to_numpy()[rows]
+    out = anndata.AnnData(obs=obs, obsm={stored.use_rep: x.astype(np.float32)})
+    out.uns["interpolation"] = {
+        "method": stored.method,
+        "time": float(time),
+        "source_time": float(start),
+        "time_key": stored.time_key,
+        "use_rep": stored.use_rep,
+        "stochastic": stochastic,
+        "map_labels": np.array(list(stored.time_labels), dtype=str),
+        "map_values": np.array(list(stored.time_labels.values()), dtype=np.float64),
+    }
+    logger.info("carried %d cells from time %g to %g", len(rows), start, time)
+    return out
+
+
+def _source_time(observed: np.ndarray, time: float, source_time: float | None, time_key: str) -> float:
+    if source_time is not None:
+        if source_time not in observed:
+            raise InputError(f"source_time={source_time!r} is not observed in obs[{time_key!r}]; times: {observed.tolist()}.")
+        return float(source_time)
+    before = observed[observed < time]
+    return float(before[-1] if len(before) else observed[0])
+
+
+def velocity(
+    adata: AnnData, *, key: str = "thalweg", device: str = "auto", copy: bool = False
+) -> AnnData | None:
+    """Velocity of every cell at its own time.
+
+    Parameters
+    ----------
+    adata
+        AnnData with a fit.
+    key
+        Key of ``uns`` with the fit.
+    device
+        Where to evaluate.
+    copy
+        Return a copy instead of writing into ``adata``.
+
+    Returns
+    -------
+    None, or the copy. Sets the following fields:
+
+    ``adata.obsm["velocity_<use_rep>"]`` : array, float32, shape ``(n_cells, n_dims)``
+        Units of the representation per unit of ``obs[time_key]``; as many columns as the fit used.
+
+    Raises
+    ------
+    MissingKeyError
+        If there is no fit under ``key``.
+    InputError
+        If the cells cannot be read as in the fit.
+    """
+    stored = load(adata, key, device)
+    v = stored.flow.velocity(stored.coordinates_of(adata), stored.times_of(adata), stored.conditions_of(adata))
+    out = writable(adata, copy)
+    name = f"velocity_{stored.use_rep}"
+    out.obsm[name] = v.astype(np.float32)
+    logger.info("added obsm[%r]: velocities per unit of obs[%r]", name, stored.time_key)
+    return out if copy else None

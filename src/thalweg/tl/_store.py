@@ -1,0 +1,194 @@
+"""The model inside the AnnData: ``uns[key]`` holds parameters, history and the weights as safetensors bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from thalweg._settings import logger
+from thalweg.data import Snapshots, parse_times
+from thalweg.data.representation import read_representation
+from thalweg.data.snapshots import read_weights
+from thalweg.data.times import TimeMap, obs_column
+from thalweg.errors import InputError, MissingKeyError
+from thalweg.tl._axis import TimeAxis
+from thalweg.tl._config import FitConfig
+from thalweg.tl._flow import Flow, make_net
+from thalweg.tl._methods import find_method
+from thalweg.tl._train import Fitted, resolve_device
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+FORMAT = 1
+"""Version of what is written below; a reader refuses newer ones."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A fit read back from an AnnData.
+
+    Attributes
+    ----------
+    flow
+        The flow.
+    method, time_key, use_rep
+        As given to the fit.
+    time_labels
+        The ``time_map`` of the fit by label; empty without one.
+    condition_key, conditions
+        Column and names of the conditions; empty without.
+    weight_key
+        Column of the cells' weights; empty without.
+    """
+
+    flow: Flow
+    method: str
+    time_key: str
+    use_rep: str
+    time_labels: Mapping[str, float]
+    condition_key: str
+    conditions: tuple[str, ...]
+    weight_key: str
+
+    def times_of(self, adata: AnnData) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Times of the cells, read as in the fit."""
+        labels = {label: self.time_labels.get(str(label)) for label in obs_column(adata, self.time_key, "time_key").unique()}
+        known = {label: value for label, value in labels.items() if value is not None}
+        return parse_times(adata, self.time_key, known if self.time_labels else None)
+
+    def coordinates_of(self, adata: AnnData) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Coordinates of the cells, read as in the fit."""
+        return read_representation(adata, self.use_rep, self.flow.n_dims)
+
+    def weights_of(self, adata: AnnData) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Weights of the cells; all one without a ``weight_key``."""
+        return read_weights(adata, self.weight_key) if self.weight_key else np.ones(adata.n_obs)
+
+    def conditions_of(self, adata: AnnData) -> np.ndarray[Any, np.dtype[np.int64]] | None:
+        """Condition index of the cells, or None for an unconditional flow."""
+        if not self.conditions:
+            return None
+        column = obs_column(adata, self.condition_key, "condition_key").astype(str)
+        unknown = sorted(set(column) - set(self.conditions))
+        if unknown:
+            raise InputError(f"obs[{self.condition_key!r}] holds {unknown}, unknown to the fit; it knows {list(self.conditions)}.")
+        return column.map({name: i for i, name in enumerate(self.conditions)}).to_numpy(dtype=np.int64)
+
+
+def pack(
+    fitted: Fitted,
+    snapshots: Snapshots,
+    *,
+    method: str,
+    time_key: str,
+    time_map: TimeMap | None,
+    condition_key: str | None,
+    weight_key: str | None,
+    config: FitConfig,
+) -> dict[str, Any]:
+    """What goes into ``uns``: nested dicts of strings, numbers, arrays and DataFrames only."""
+    flow = fitted.flow
+    weights = safetensors.torch.save({k: v.cpu().contiguous() for k, v in flow.net.state_dict().items()})
+    return {
+        "format": FORMAT,
+        "params": {
+            "method": method,
+            "time_key": time_key,
+            "use_rep": snapshots.use_rep,
+            "n_dims": snapshots.n_dims,
+            "condition_key": condition_key or "",
+            "weight_key": weight_key or "",
+            "sigma": flow.sigma,
+        },
+        "config": {k: v for k, v in asdict(config).items() if v is not None},
+        "time": {
+            "times": flow.axis.times,
+            "knots": flow.axis.knots,
+            "values": flow.axis.values,
+            "map_labels": np.array([str(k) for k in time_map or {}], dtype=str),
+            "map_values": np.array([float(v) for v in (time_map or {}).values()]),
+        },
+        "conditions": np.array(snapshots.conditions, dtype=str),
+        "center": flow.center,
+        "scale": flow.scale,
+        "weights": np.frombuffer(weights, dtype=np.uint8).copy(),
+        "history": fitted.history,
+        "intervals": fitted.intervals,
+        "best_step": fitted.best_step,
+        "seconds": fitted.seconds,
+    }
+
+
+def load(adata: AnnData, key: str, device: str = "auto") -> Stored:
+    """Read the fit under ``uns[key]``.
+
+    Raises
+    ------
+    MissingKeyError
+        If there is none; lists the keys of ``uns``.
+    InputError
+        If it was written by a newer version, or is damaged.
+    """
+    if key not in adata.uns:
+        found = ", ".join(map(repr, adata.uns.keys())) or "none"
+        raise MissingKeyError(f"adata.uns[{key!r}] does not exist; keys that exist: {found}. Run tw.tl.fit first.")
+    entry = adata.uns[key]
+    if not isinstance(entry, Mapping) or "format" not in entry:
+        raise InputError(f"adata.uns[{key!r}] is not a fit written by thalweg; give key= the key_added of tw.tl.fit.")
+    if int(entry["format"]) > FORMAT:
+        raise InputError(
+            f"adata.uns[{key!r}] has format {int(entry['format'])}, this version reads up to {FORMAT}; upgrade thalweg."
+        )
+    try:
+        return _unpack(entry, device)
+    except (KeyError, RuntimeError, SafetensorError, TypeError) as error:
+        raise InputError(f"adata.uns[{key!r}] is damaged ({type(error).__name__}: {error}); run tw.tl.fit again.") from None
+
+
+def _unpack(entry: Mapping[str, Any], device: str) -> Stored:
+    params, times = entry["params"], entry["time"]
+    config = FitConfig(**{k: v.item() if hasattr(v, "item") else v for k, v in entry["config"].items()})
+    conditions = tuple(map(str, entry["conditions"]))
+    net = make_net(
+        int(params["n_dims"]),
+        config,
+        score=find_method(str(params["method"])).score,
+        n_conditions=len(conditions),
+        generator=torch.Generator(),
+    )
+    net.load_state_dict(safetensors.torch.load(np.asarray(entry["weights"], dtype=np.uint8).tobytes()))
+    axis = TimeAxis(*(np.asarray(times[k], dtype=np.float64) for k in ("times", "knots", "values")))
+    flow = Flow(
+        net.eval().requires_grad_(False).to(resolve_device(device)),
+        axis,
+        np.asarray(entry["center"], dtype=np.float64),
+        float(entry["scale"]),
+        float(params["sigma"]),
+    )
+    return Stored(
+        flow,
+        str(params["method"]),
+        str(params["time_key"]),
+        str(params["use_rep"]),
+        dict(zip(map(str, times["map_labels"]), map(float, times["map_values"]), strict=True)),
+        str(params["condition_key"]),
+        conditions,
+        str(params["weight_key"]),
+    )
+
+
+def writable(adata: AnnData, copy: bool) -> AnnData:
+    """The object to write into: a copy when asked; a view is made actual first, as scanpy does."""
+    if copy:
+        return adata.copy()
+    if adata.is_view:
+        logger.info("adata is a view; it is made an actual AnnData before writing")
+        adata._init_as_actual(adata.copy())
+    return adata

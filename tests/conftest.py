@@ -1,0 +1,56 @@
+"""Shared data for the tests."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from anndata import AnnData
+
+import thalweg as tw
+
+mpl.use("Agg")
+torch.set_num_threads(1)  # networks here are tiny: a second thread costs more than it brings
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    tw.settings.progress = False
+    tw.settings.verbosity = "info"
+    yield
+    tw.settings.max_memory = 2 * 2**30
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def make_course(times=(0.0, 1.0, 3.0), n: int = 120, dims: int = 3, seed: int = 0, speed: float = 2.0) -> AnnData:
+    """Gaussian clouds that move along the first axis at ``speed`` per unit of time."""
+    rng = np.random.default_rng(seed)
+    shift = np.eye(dims)[0] * speed
+    x = np.concatenate([0.5 * rng.standard_normal((n, dims)) + t * shift for t in times])
+    obs = pd.DataFrame({"time": np.repeat(np.asarray(times), n)}, index=[f"cell{i}" for i in range(len(x))])
+    return AnnData(obs=obs, obsm={"X_pca": x.astype(np.float32)})
+
+
+@pytest.fixture
+def course() -> AnnData:
+    return make_course()
+
+
+@pytest.fixture
+def quick() -> tw.tl.FitConfig:
+    return tw.tl.FitConfig(max_steps=60, batch_size=64, width=16, depth=2, validate_every=20)
+
+
+@pytest.fixture(scope="session")
+def fitted() -> AnnData:
+    """A course with an OT-CFM fit; tests that write must copy it."""
+    tw.settings.progress = False
+    adata = make_course()
+    tw.tl.fit(adata, "time", rng=0, config=tw.tl.FitConfig(max_steps=500, batch_size=256, width=32))
+    return adata

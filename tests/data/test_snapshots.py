@@ -1,0 +1,82 @@
+"""Snapshots and the sampler over them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from thalweg.core import couplings, paths
+from thalweg.data import IntervalSampler, read_snapshots
+from thalweg.errors import InputError, MissingKeyError
+
+
+def test_rows_times_and_leaving_one_out(course):
+    s = read_snapshots(course, "time")
+    np.testing.assert_array_equal(s.times, [0, 1, 3])
+    assert s.n_dims == 3
+    assert len(s.at(1.0)) == 120
+    rest = s.without(1.0)
+    np.testing.assert_array_equal(rest.times, [0, 3])
+    assert len(rest.x) == 240
+
+
+def test_one_time_point_and_an_unused_category(course):
+    with pytest.raises(InputError, match=r"two or more times, found only the time 0"):
+        read_snapshots(course[course.obs["time"] == 0], "time")
+    course.obs["time"] = course.obs["time"].astype("category").cat.add_categories([99.0])
+    np.testing.assert_array_equal(read_snapshots(course, "time").times, [0, 1, 3])
+
+
+def test_a_single_cell_at_a_time_is_said(course, caplog):
+    few = course[[0, *range(120, 360)]].copy()
+    read_snapshots(few, "time")
+    assert "time 0 has a single cell" in caplog.text
+
+
+def test_weights_and_conditions(course):
+    course.obs["w"] = 2.0
+    course.obs["drug"] = np.tile(["b", "a"], 180)
+    s = read_snapshots(course, "time", weight_key="w", condition_key="drug")
+    assert s.conditions == ("a", "b")
+    np.testing.assert_array_equal(s.condition[:4], [1, 0, 1, 0])
+    assert len(s.rows(1.0, 0)) == 60
+    for bad in (0.0, -1.0, np.nan, np.inf):
+        course.obs["w"] = [bad] + [1.0] * 359
+        with pytest.raises(InputError, match=r"1 of 360"):
+            read_snapshots(course, "time", weight_key="w")
+    with pytest.raises(MissingKeyError, match="condition_key='no'"):
+        read_snapshots(course, "time", condition_key="no")
+
+
+def sampler(n_intervals=2):
+    """Two points at 0, 1 and 3 (tau 0, 2/3, 2) with the only possible pairs."""
+    z = torch.tensor([[0.0], [1.0], [5.0]])
+    tau = torch.tensor([0.0, 2 / 3, 2.0])
+    one = couplings.uniform(1)
+    mixture = couplings.Mixture(
+        [couplings.Independent(one, one)] * 2,
+        [torch.tensor([0]), torch.tensor([1])],
+        [torch.tensor([1]), torch.tensor([2])],
+        torch.tensor([0.5, 0.5], dtype=torch.float64),
+    )
+    return IntervalSampler(z, tau, None, mixture, lambda length: paths.Linear(), n_intervals)
+
+
+def test_batches_live_on_one_time_axis(generator):
+    batch, weight = sampler().batch(500, generator)
+    first = batch.x0[:, 0] == 0
+    tau = batch.t * 2
+    # piecewise linear through (0, 0), (2/3, 1), (2, 5), with its slopes as velocities
+    expected = torch.where(first, tau * 1.5, 1 + (tau - 2 / 3) * 3)
+    torch.testing.assert_close(batch.x_t[:, 0], expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(batch.u_t[:, 0], torch.where(first, 1.5, 3.0))
+    torch.testing.assert_close(weight, torch.where(first, 4 / 9, 16 / 9))
+    assert ((tau <= 2 / 3) == first).all()
+
+
+def test_restriction_reaches_the_sampler(generator):
+    s = sampler()
+    with pytest.raises(InputError):
+        s.restrict(torch.tensor([True, False, True]))
+    assert len(s.restrict(torch.tensor([True, True, False])).batch(8, generator)[0]) == 8

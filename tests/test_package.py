@@ -1,0 +1,129 @@
+"""The laws of the package: light import, one direction of imports, one shape of API, nothing unsafe."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import thalweg as tw
+
+SRC = Path(tw.__file__).parent
+FILES = sorted(SRC.rglob("*.py"))
+
+# room -> rooms it may import (besides itself and the shared modules at the top)
+ALLOWED = {
+    "core": set(),
+    "training": {"core"},
+    "data": {"core"},
+    "metrics": {"core"},
+    "datasets": {"data"},
+    "get": set(),
+    "pp": {"core", "data"},
+    "tl": {"core", "training", "data"},
+    "pl": {"data", "get"},
+    "cli": {"tl", "pp", "pl", "get", "datasets", "metrics"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    """Modules of the package that a file imports, type-checking blocks included."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            if node.module in ("thalweg", "thalweg.core"):
+                names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return {n for n in names if n.startswith("thalweg.")}
+
+
+@pytest.mark.parametrize("path", [f for f in FILES if f.parent != SRC], ids=lambda f: str(f.relative_to(SRC)))
+def test_imports_point_one_way(path):
+    room = path.relative_to(SRC).parts[0]
+    rooms = {name.split(".")[1] for name in imported(path)} & ALLOWED.keys()
+    assert rooms <= ALLOWED[room] | {room}
+
+
+def test_modules_do_not_import_in_a_circle():
+    graph = {}
+    for path in FILES:
+        parts = path.relative_to(SRC).with_suffix("").parts
+        if parts[-1] != "__init__":
+            graph[".".join(("thalweg", *parts))] = imported(path)
+    seen, active = set(), []
+
+    def visit(name):
+        assert name not in active, " -> ".join([*active, name])
+        if name in seen or name not in graph:
+            return
+        active.append(name)
+        for other in graph[name]:
+            visit(other)
+        active.pop()
+        seen.add(name)
+
+    for name in graph:
+        visit(name)
+
+
+def test_import_is_light():
+    code = (
+        "import sys, time; t = time.perf_counter(); import thalweg; s = time.perf_counter() - t;"
+        "heavy = {'torch', 'scanpy', 'torchdyn', 'matplotlib', 'ot', 'anndata'} & set(sys.modules); print(s, heavy); "
+        "assert not heavy; assert s < 0.5"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_submodule_is_reachable():
+    for name in tw.__all__:
+        assert getattr(tw, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = tw.nonsense
+
+
+def functions(module):
+    return [(n, f) for n in module.__all__ if inspect.isfunction(f := getattr(module, n))]
+
+
+@pytest.mark.parametrize(("name", "function"), functions(tw.tl) + functions(tw.pp), ids=lambda v: v if isinstance(v, str) else "")
+def test_tools_take_adata_first_and_few_positional(name, function):
+    parameters = list(inspect.signature(function).parameters.values())
+    assert parameters[0].name == "adata"
+    assert sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters) <= 3
+    if "Sets the following fields" in function.__doc__:
+        assert inspect.signature(function).parameters["copy"].default is False
+
+
+@pytest.mark.parametrize(("name", "function"), functions(tw.pl), ids=lambda v: v if isinstance(v, str) else "")
+def test_plots_take_ax_and_show_and_never_save(name, function):
+    names = inspect.signature(function).parameters
+    assert {"ax", "show"} <= names.keys()
+    assert "save" not in names
+
+
+@pytest.mark.parametrize("room", ["tl", "pp", "pl", "get", "metrics", "datasets"])
+def test_public_functions_are_documented_and_typed(room):
+    for name, function in functions(getattr(tw, room)):
+        signature = inspect.signature(function)
+        assert signature.return_annotation is not signature.empty, name
+        for p in signature.parameters.values():
+            assert p.annotation is not p.empty, f"{name}({p.name})"
+            assert re.search(rf"\b{p.name}\b", function.__doc__), f"{name} does not document {p.name}"
+
+
+UNSAFE = r"\bpickle\b|\btorch\.load\(|allow_pickle=True|\beval\(|\bexec\(|np\.random\.(seed|rand|randn|choice|normal)\(|\bmanual_seed_all\("
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda f: str(f.relative_to(SRC)))
+def test_nothing_runs_code_or_touches_global_generators(path):
+    code = re.sub(r"model\.eval\(\)|net\.eval\(\)", "", path.read_text())
+    assert not re.search(UNSAFE, code)
+    assert not re.search(r"(?<!\.)torch\.manual_seed\(", code)

@@ -1,0 +1,53 @@
+"""The time axis: spacing kept, positions interpolated, slopes right."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from thalweg.errors import InputError
+from thalweg.tl._axis import make_axis
+
+TIMES = np.array([2.0, 3.0, 4.0, 7.0])
+
+
+def test_real_spacing_is_kept():
+    axis = make_axis(TIMES, "real")
+    # five units over three intervals: 5/3 days are one unit of tau
+    np.testing.assert_allclose(axis.tau(TIMES), (TIMES - 2) * 3 / 5)
+    np.testing.assert_allclose(axis.slope([2.0, 3.5, 7.0]), 3 / 5)
+
+
+def test_index_spacing_is_piecewise_linear():
+    axis = make_axis(TIMES, "index")
+    np.testing.assert_allclose(axis.tau([2, 3, 4, 5.5, 7]), [0, 1, 2, 2.5, 3])
+    np.testing.assert_allclose(axis.slope([3.5, 4.0, 6.0, 7.0]), [1, 1 / 3, 1 / 3, 1 / 3])
+
+
+def test_a_mapping_may_hold_times_that_were_not_observed():
+    axis = make_axis(np.array([2.0, 4.0, 7.0]), {2: 0, 3: 1, 4: 2, 7: 3})
+    np.testing.assert_allclose(axis.tau([2, 3, 4, 7]), np.array([0, 1, 2, 3]) * 2 / 3)
+
+
+def test_slopes_are_the_derivative_of_tau():
+    axis = make_axis(TIMES, "index")
+    t = np.linspace(1.5, 8, 50)
+    np.testing.assert_allclose((axis.tau(t + 1e-6) - axis.tau(t - 1e-6)) / 2e-6, axis.slope(t), rtol=1e-5)
+
+
+def test_what_is_not_an_axis():
+    with pytest.raises(InputError, match=r"no entry for the observed times \[7.0\]"):
+        make_axis(TIMES, {2: 0, 3: 1, 4: 2})
+    with pytest.raises(InputError, match="must increase"):
+        make_axis(TIMES, {2: 0, 3: 1, 4: 1, 7: 2})
+    with pytest.raises(InputError, match="spacing must be"):
+        make_axis(TIMES, "even")
+
+
+def test_outside_the_range():
+    axis = make_axis(TIMES, "real")
+    with pytest.raises(InputError, match=r"time=8 lies outside the observed range 2 to 7"):
+        axis.check(8.0, extrapolate=False)
+    with pytest.raises(InputError, match="finite"):
+        axis.check(float("nan"), extrapolate=True)
+    axis.check(8.0, extrapolate=True)
