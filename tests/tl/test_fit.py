@@ -41,8 +41,7 @@ def test_a_translation_is_recovered(course, method):
 def test_optimal_transport_keeps_the_spread_and_independent_pairs_do_not(course):
     spread = {}
     for method in ("icfm", "otcfm"):
-        config = tw.tl.FitConfig(max_steps=600, batch_size=256, width=32)
-        tw.tl.fit(course, "time", method=method, rng=0, config=config)
+        tw.tl.fit(course, "time", method=method, rng=0, config=tw.tl.FitConfig(max_steps=1500, batch_size=256))
         spread[method] = tw.tl.interpolate(course, 2.0).obsm["X_pca"].var(0).mean() / 0.25
     assert spread["otcfm"] == pytest.approx(1, abs=0.2)
     assert spread["icfm"] < 0.75  # half-way between independent ends the variance is half
@@ -95,7 +94,7 @@ def test_identical_cells_stand_still(quick):
 
 def test_minibatch_coupling_learns_too_and_is_used_when_plans_are_too_large(course, caplog):
     tw.settings.max_memory = 100_000  # 120 x 120 x 8 bytes is more
-    config = tw.tl.FitConfig(max_steps=300, batch_size=128, width=32, block=64)
+    config = tw.tl.FitConfig(max_steps=600, batch_size=128, width=64, block=64)
     tw.tl.fit(course, "time", rng=0, config=config)
     assert set(tw.get.intervals(course)["coupling"]) == {"minibatch exact"}
     assert "minibatch exact coupling of 120 x 120 cells" in caplog.text

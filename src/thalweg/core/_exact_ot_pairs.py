@@ -6,8 +6,8 @@ the n × m matrix. `below` finds every pair with c_ij < u_i + v_j from one float
     squared:      s_ij − u_i − v_j       = [x_i, |x_i|² − u_i, 1] · [−2 y_j, 1, |y_j|² − v_j]
     not squared:  s_ij − (u_i + v_j)²    = [x_i, u_i, |x_i|² − u_i², 1] · [−2 y_j, −2 v_j, 1, |y_j|² − v_j²],
 
-whose rounding error is at most (d + 8) 2⁻⁵² (R_x + R_y)² with R_x = max √(|x|² + |u|) or max √(|x|² + u²): pairs within that margin
-are computed again from the differences x_i − y_j, so none is missed.
+whose rounding error is at most (d + 8) 2⁻⁵² (R_x + R_y)² with R_x = max √(|x|² + |u|) or max √(|x|² + u²): pairs
+within that margin are computed again from the differences x_i − y_j, so none is missed.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _lowest(product: Array, error: float) -> Index:
     m = product.shape[1]
     count = min(HITS_PER_ROW, m - 1)
     lowest = np.argpartition(product, count, axis=1)[:, : count + 1]
-    hits = np.sort((lowest + np.arange(len(product))[:, None] * m).ravel())
+    hits: Index = np.sort((lowest + np.arange(len(product))[:, None] * m).ravel())
     return hits[product.ravel()[hits] < error]
 
 

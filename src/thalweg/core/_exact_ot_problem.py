@@ -36,7 +36,7 @@ class Problem:
         mean_x, mean_y = self.a @ self.x / self.total, self.b @ self.y / self.total
         squares = self.a @ (self.x**2).sum(1) / self.total + self.b @ (self.y**2).sum(1) / self.total
         mean = max(float(squares - 2 * mean_x @ mean_y), 0.0)
-        return 2.0**-20 * (mean if self.squared else math.sqrt(mean)) or 2.0**-1000
+        return 2.0**-10 * (mean if self.squared else math.sqrt(mean)) or 2.0**-1000
 
     @property
     def unit(self) -> float:
@@ -120,7 +120,7 @@ def problem(x: Array, y: Array, a: Array, b: Array, cost: str) -> Problem:
 
 
 def staircase(p: Problem) -> Solution:
-    """The monotone plan along the axis of largest spread; optimal, with these potentials, in one dimension.
+    """Build the monotone plan along the axis of largest spread; optimal, with these potentials, in one dimension.
 
     Both costs are convex functions of the difference there (Monge property), so that the north-west corner plan of the
     sorted points is optimal, and the potentials that make its arcs tight are feasible.

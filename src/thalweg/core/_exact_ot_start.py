@@ -21,10 +21,10 @@ from thalweg.core._exact_ot_pairs import BLOCK_ENTRIES, Arcs, Array, Index, belo
 Floats = npt.NDArray[np.float32]
 
 SUBSAMPLE = 1500
-SWEEPS = 1
+SWEEPS = 2
 EPS_FIRST, EPS_LAST = 0.5, 0.06  # of the spread of the cost
 SPARSE_FACTORS = (0.5, 0.25, 0.12, 0.06)
-SPARSE_STEPS = 20
+SPARSE_STEPS = 40
 DENSE_STEPS = 10
 ARCS_PER_POINT, POOL_PER_POINT = 14, 60
 EXPONENT = 40.0  # keeps float32 products of kernel and scalings above 1e-38: denormal numbers are slow

@@ -281,20 +281,18 @@ def _rounds(
     used, refreshed = 0, True
     g = soft_min(problem.flipped(), f, temperature)
     for _ in range(rounds):
-        found = full_pass(problem, f, g, temperature, tol)
-        if found.error <= tol or used >= max_iterations:
+        kept, error = full_pass(problem, f, g, temperature, tol)
+        if error <= tol or used >= max_iterations:
             break
-        if (
-            not found.error < 2 and not refreshed
-        ):  # the steps left the region that was kept: start again from exact columns
+        if not error < 2 and not refreshed:  # the steps left the region that was kept: start again from exact columns
             g, refreshed = soft_min(problem.flipped(), f, temperature), True
             continue
         log_a, log_b = (z.to(problem.dtype) for z in problem.targets(f, g))
         kappa = temperature / problem.tau_a, temperature / problem.tau_b
-        scaling = ScalingProblem(found.forward, found.backward, log_a, log_b, *kappa)
+        scaling = ScalingProblem(*kept.kernel(), log_a, log_b, *kappa)
         phi, psi, pairs = scaling.solve(tol / 2, max_iterations - used)
         f, g, used, refreshed = f + temperature * phi, g + temperature * psi, used + pairs, False
-    return f, g, found.error, used
+    return f, g, error, used
 
 
 def _restore(problem: Problem, points: Tensor, order: Tensor, f: Tensor, g: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ relative gap (P − D) / P bounds the error of P. It is returned, and it never e
 otherwise. Flows are whole numbers (multiples of 1/lcm(n, m) for uniform weights, of 2⁻⁵² for others), so the simplex
 adds and subtracts them without rounding.
 
-When P is smaller than 2⁻²⁰ S, S being the mean cost of independent pairs, the gap is taken relative to 2⁻²⁰ S: the
+When P is smaller than 2⁻¹⁰ S, S being the mean cost of independent pairs, the gap is taken relative to 2⁻¹⁰ S: the
 distance of a cloud to itself is zero, and the rounding of the potentials is not.
 
 Not guaranteed: which optimal plan is returned when there are several.
@@ -28,12 +28,12 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import ot
 from scipy.sparse import coo_array
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from thalweg.core._exact_ot_pairs import Arcs, Array, Index, below, ground_cost
 from thalweg.core._exact_ot_problem import Problem, Solution, checked, problem, staircase
@@ -63,7 +63,7 @@ class ExactPlan:
     u, v
         Dual potentials of the rows of `x` and `y`, shapes (n,) and (m,): u_i + v_j <= c_ij for all pairs.
     gap
-        Upper bound of the relative error of `cost`: (P - D) / max(P, 2⁻²⁰ S), see the module.
+        Upper bound of the relative error of `cost`: (P - D) / max(P, 2⁻¹⁰ S), see the module.
     """
 
     rows: Index
@@ -75,7 +75,7 @@ class ExactPlan:
     gap: float
 
 
-def _emd(p: Problem, costs: object) -> tuple[object, Array, Array]:
+def _emd(p: Problem, costs: Any) -> tuple[Any, Array, Array]:
     """Network simplex on a dense or sparse cost matrix; any warning of the solver is an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the status is in the log
@@ -88,8 +88,10 @@ def _emd(p: Problem, costs: object) -> tuple[object, Array, Array]:
 def _restricted(p: Problem, arcs: Arcs, u: Array, v: Array) -> Solution:
     """Exact transport on some arcs alone, from reduced costs: a start near the answer makes few pivots."""
     reduced = arcs.cost - u[arcs.rows] - v[arcs.cols]
-    plan, du, dv = _emd(p, coo_array((reduced, (arcs.rows, arcs.cols)), shape=(len(p.x), len(p.y))))
-    return Solution(plan.row.astype(np.int64), plan.col.astype(np.int64), plan.data, u + du, v + dv)
+    # The solver's artificial arcs cost (1 + largest) (n + m), which rounds its potentials: that 1 must not be the larger.
+    factor = 2.0 ** (20 - math.frexp(float(np.abs(reduced).max()))[1])
+    plan, du, dv = _emd(p, coo_array((reduced * factor, (arcs.rows, arcs.cols)), shape=(len(p.x), len(p.y))))
+    return Solution(plan.row.astype(np.int64), plan.col.astype(np.int64), plan.data, u + du / factor, v + dv / factor)
 
 
 def _dense(p: Problem) -> Solution:
@@ -129,7 +131,7 @@ def _merge(pool: Arcs, new: Arcs, m: int) -> Arcs:
 
 
 def _lowest(pool: Arcs, reduced: Array, count: int, size: float) -> Arcs:
-    """The `count` arcs of lowest reduced cost, and all that are tight or violated: they carry a feasible plan."""
+    """Return the `count` arcs of lowest reduced cost, and all that are tight or violated: they carry a feasible plan."""
     limit = np.inf if count >= len(reduced) else max(float(np.partition(reduced, count)[count]), 1e-9 * size)
     keep = reduced <= limit
     return Arcs(pool.rows[keep], pool.cols[keep], pool.cost[keep])
@@ -168,7 +170,7 @@ def _gap_error(gap: float, rtol: float) -> NotConvergedError:
 
 
 def _direct(p: Problem, s: Solution, rtol: float) -> ExactPlan:
-    """The plan of a solver that saw all pairs, certified."""
+    """Certify the plan of a solver that saw all pairs."""
     cost, gap, u, v, _ = _certify(p, s, rtol)
     if not gap <= rtol:
         raise _gap_error(gap, rtol)
@@ -254,8 +256,8 @@ def certify(
 ) -> float:
     """Relative duality gap of a plan, from its support and potentials alone.
 
-    Nothing but the points, the weights, `rows`, `cols`, `mass`, `u` and `v` is trusted: the cost is computed again, the
-    potentials are tested against all pairs and lowered where they violate one. The arguments are those of `solve_exact`.
+    The cost is computed again, the potentials are tested against all pairs and lowered where they violate one. The
+    arguments are those of `solve_exact`.
 
     Returns
     -------

@@ -1,13 +1,13 @@
 """Paths defined by functions, and by geodesics: the velocity comes from automatic differentiation.
 
-| path          | given                          | x_t                                  | u_t                                 | sigma_t   |
-|---------------|--------------------------------|--------------------------------------|-------------------------------------|-----------|
-| `GaussianMap` | mu(x0, x1, t), sigma(x0, x1, t)| mu_t + sigma_t eps                   | d mu_t/dt + d sigma_t/dt eps        | sigma_t   |
-| `MapPath`     | T(t, eps, x0, x1)              | T                                    | dT/dt at fixed eps, x0, x1          | NaN       |
-| `Geodesic`    | a manifold                     | exp_x0(t log_x0 x1)                  | d x_t/dt, tangent at x_t            | 0         |
+| path          | given                           | x_t                 | u_t                            | sigma_t |
+|---------------|---------------------------------|---------------------|--------------------------------|---------|
+| `GaussianMap` | mu(x0, x1, t), sigma(x0, x1, t) | mu_t + sigma_t eps  | d mu_t/dt + d sigma_t/dt eps   | sigma_t |
+| `MapPath`     | T(t, eps, x0, x1)               | T                   | dT/dt at fixed eps, x0, x1     | NaN     |
+| `Geodesic`    | a manifold                      | exp_x0(t log_x0 x1) | d x_t/dt, tangent at x_t       | 0       |
 
-The first is the general Gaussian path of Lipman et al. (2023, theorem 3), the second any conditional flow (ibid.,
-section 4), the third that of Chen & Lipman (2023). Derivatives are forward-mode (`manifolds.time_derivative`), exact to
+The first is the general Gaussian path of Lipman et al. (2023, theorem 3), the second any conditional flow, the third
+that of Chen & Lipman (2023) where geodesics have a closed form. Derivatives are forward-mode (`manifolds.time_derivative`), exact to
 rounding, and gradients reach every parameter of the functions, so that a path can itself be learned.
 
 The functions are called on the whole batch: ``x0, x1, eps`` of shape ``(n, ...)``, ``t`` of shape ``(n,)``. Row ``k``
@@ -63,12 +63,15 @@ class GaussianMap(GaussianPath):
     t_range: tuple[float, float] = (0.0, 1.0)
 
     def moments(self, x0: Tensor, x1: Tensor, t: Tensor) -> Moments:
+        """Values of ``mu`` and ``sigma`` at ``t``, and their time derivatives."""
         mu, dmu = time_derivative(lambda s: self.mu(x0, x1, s), t)
         sigma, dsigma = time_derivative(lambda s: self.sigma(x0, x1, s), t)
         _check_output("mu", mu, x0.shape)
         _check_output("sigma", sigma, t.shape)
         if not bool((sigma >= 0).all()):
-            raise InputError(f"sigma must not be negative, found {sigma.min().item():g}; a standard deviation is meant.")
+            raise InputError(
+                f"sigma must not be negative, found {sigma.min().item():g}; a standard deviation is meant."
+            )
         return Moments(mu, dmu, sigma, dsigma)
 
 
@@ -96,6 +99,7 @@ class MapPath(Path):
     t_range: tuple[float, float] = (0.0, 1.0)
 
     def at(self, x0: Tensor, x1: Tensor, t: Tensor, eps: Tensor) -> Batch:
+        """Value of the map at given noise ``eps`` of shape ``(n, ...)``, and its time derivative."""
         x_t, u_t = time_derivative(lambda s: self.transport(s, eps, x0, x1), t)
         _check_output("transport", x_t, x0.shape)
         return Batch(t, x_t, u_t, x0, x1, eps, torch.full_like(t, torch.nan))
@@ -103,9 +107,9 @@ class MapPath(Path):
 
 @dataclass(frozen=True)
 class Geodesic(Path):
-    """Shortest path on a manifold, of constant speed (Chen & Lipman 2023, eq. 15). ``eps`` is not used, ``sigma_t = 0``.
+    """Shortest path on a manifold, of constant speed (Chen & Lipman 2023). ``eps`` is not used and ``sigma_t = 0``.
 
-    Points are the last axis: ``x0`` of shape ``(n, ..., d)`` holds one or more points in each row, all at the row's time.
+    Points are the last axis: ``x0`` of shape ``(n, ..., d)`` holds one or more points in each row, at the row's time.
 
     Attributes
     ----------
@@ -121,13 +125,14 @@ class Geodesic(Path):
     manifold: Manifold
 
     def at(self, x0: Tensor, x1: Tensor, t: Tensor, eps: Tensor) -> Batch:
+        """Point and velocity of the geodesic; ``eps`` is passed through."""
         times = expand(t, x0[..., 0]).expand(x0.shape[:-1])
         x_t, u_t = self.manifold.geodesic_and_velocity(x0, x1, times)
         return Batch(t, x_t, u_t, x0, x1, eps, torch.zeros_like(t))
 
 
 def riemannian_velocity(model: Model, batch: Batch, manifold: Manifold) -> Tensor:
-    """Riemannian flow-matching loss ``||P v(t, x_t) - u_t||^2_g / d`` (Chen & Lipman 2023, eq. 9).
+    """Riemannian flow-matching loss ``||P v(t, x_t) - u_t||^2_g / d`` (Chen & Lipman 2023).
 
     ``P`` projects the model's output on the tangent space at ``x_t``. As in `losses`, the squared length is divided by
     the number of coordinates of a sample, so that on flat space this is `losses.velocity`.

@@ -9,7 +9,7 @@ For pairs ``(x0_k, x1_k)`` of weight ``p_k``, ``k = 1 .. K``, and a Gaussian pat
     u_t(x)    = sum_k r_k [ d mu_k/dt + (d sigma_k/dt / sigma_k) (x - mu_k) ]
     grad log p_t(x) = - sum_k r_k (x - mu_k) / sigma_k^2
 
-``u_t(x)`` is what a velocity field learns from these pairs, so losses, samplers and networks can be measured against it.
+``u_t(x)`` is what a velocity field learns from these pairs, so losses and networks can be measured against it.
 
 Shapes: pairs ``(K, ...)``, queries ``x`` of shape ``(n, ...)`` at times ``t`` of shape ``(n,)``, weights ``(K,)``. All
 ``n K`` combinations are held at once: memory ``n K d``. A path's own ``sigma`` must be a number, not one per pair.
@@ -24,12 +24,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from thalweg.core.paths import GaussianPath, Moments, check_pair
+from thalweg.core.paths import GaussianPath, Moments
 from thalweg.errors import InputError
 
 
 class _Posterior(NamedTuple):
-    """All combinations of query and pair: ``log p_k N_k`` (n, K), ``x - mu_k`` and ``d mu_k`` (n, K, d), rest (n, K, 1)."""
+    """Every query with every pair: ``log p_k N_k`` (n, K), ``x - mu_k`` and ``d mu_k`` (n, K, d), the rest (n, K, 1)."""
 
     log_joint: Tensor
     offset: Tensor
@@ -43,8 +43,24 @@ class _Posterior(NamedTuple):
         return torch.einsum("nk,nkd->nd", r, values).reshape(like.shape)
 
 
+def check_points(t: Tensor, x: Tensor) -> None:
+    """Refuse points without a time each, and times outside [0, 1].
+
+    Raises
+    ------
+    InputError
+        If ``x`` is not ``(n, ...)`` with at least two axes, ``t`` not ``(n,)``, or a time lies outside [0, 1].
+    """
+    if x.ndim < 2 or t.shape != x.shape[:1]:
+        raise InputError(
+            f"x must be (n, ...) and t (n,), one time for each point, found {tuple(x.shape)}, {tuple(t.shape)}."
+        )
+    if not bool(((t >= 0) & (t <= 1)).all()):
+        raise InputError(f"t must lie in [0, 1], found [{t.min().item():g}, {t.max().item():g}].")
+
+
 def _check_query(x0: Tensor, x1: Tensor, t: Tensor, x: Tensor, weights: Tensor | None) -> None:
-    check_pair(x, x, t)
+    check_points(t, x)
     if x0.shape != x1.shape or x0.shape[1:] != x.shape[1:] or len(x0) == 0:
         raise InputError(
             f"x0 and x1 must be (K, ...) with K >= 1 and rows shaped like those of x {tuple(x.shape)}, found "
@@ -70,9 +86,11 @@ def _posterior(path: GaussianPath, x0: Tensor, x1: Tensor, t: Tensor, x: Tensor,
     _check_query(x0, x1, t, x, weights)
     m = _all_moments(path, x0, x1, t)
     if not bool((m.sigma > 0).all()):
-        raise InputError("sigma_t is 0 at a time in t: the marginal of a finite set has no density there; use other times.")
-    log_p = torch.log(torch.ones_like(x[:1, 0].flatten()[:1]).expand(len(x0)) if weights is None else weights.to(x))
-    log_p = log_p - torch.logsumexp(log_p, 0)
+        raise InputError(
+            "sigma_t is 0 at a time in t: the marginal of a finite set has no density there; use other times."
+        )
+    p = x.new_ones(len(x0)) if weights is None else weights.to(x)
+    log_p = torch.log(p / p.sum())
     offset = x.flatten(1)[:, None] - m.mu
     d = offset.shape[2]
     log_normal = -0.5 * (offset.square().sum(2) / m.sigma**2) - d * (torch.log(m.sigma) + 0.5 * math.log(2 * math.pi))

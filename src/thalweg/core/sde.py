@@ -1,7 +1,7 @@
 """The family of SDEs with the marginals of an ODE, and conversions between velocity and score.
 
 If ``dx/dt = v(t, x)`` carries ``p_0`` to ``p_t`` and ``s = grad log p_t``, then for any ``w(t) >= 0`` so do
-(Song et al. 2021; Albergo et al. 2023, corollary 2.18)
+(Song et al. 2021; Albergo et al. 2023)
 
     forwards    dX = [v + w s/2] dt + sqrt(w) dW,          X_0 ~ p_0
     backwards   dX = [v - w s/2] dt + sqrt(w) dW,          X_1 ~ p_1, t from 1 to 0
@@ -28,7 +28,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from thalweg.core.paths import GaussianPath, check_pair, expand
+from thalweg.core.marginal import check_points
+from thalweg.core.paths import GaussianPath, expand
 from thalweg.core.solve import Field
 from thalweg.errors import InputError
 
@@ -104,7 +105,9 @@ def score_from_velocity(path: GaussianPath, t: Tensor, x: Tensor, velocity: Tens
     """
     alpha, dalpha, sigma, dsigma = _schedule(path, t, x, velocity)
     if not bool((sigma > 0).all()):
-        raise InputError("sigma_t is 0 at a time in t: the score is unbounded there; use times where the path has noise.")
+        raise InputError(
+            "sigma_t is 0 at a time in t: the score is unbounded there; use times where the path has noise."
+        )
     return (alpha * velocity - dalpha * x) / (sigma * (sigma * dalpha - alpha * dsigma))
 
 
@@ -119,18 +122,22 @@ def velocity_from_score(path: GaussianPath, t: Tensor, x: Tensor, score: Tensor)
     """
     alpha, dalpha, sigma, dsigma = _schedule(path, t, x, score)
     if not bool((alpha != 0).all()):
-        raise InputError("alpha_t is 0 at a time in t: the score does not determine the velocity there; use later times.")
+        raise InputError(
+            "alpha_t is 0 at a time in t: the score does not determine the velocity there; use later times."
+        )
     return (dalpha * x + sigma * (sigma * dalpha - alpha * dsigma) * score) / alpha
 
 
 def _schedule(path: GaussianPath, t: Tensor, x: Tensor, value: Tensor) -> tuple[Tensor, ...]:
     """``alpha_t, d alpha_t/dt, sigma_t, d sigma_t/dt``, each of shape ``(n, 1, ..., 1)``."""
-    check_pair(x, value, t)
+    check_points(t, x)
+    if value.shape != x.shape:
+        raise InputError(f"velocity or score must have the shape of x {tuple(x.shape)}, found {tuple(value.shape)}.")
     one, zero = torch.ones_like(x), torch.zeros_like(x)
     if bool((path.moments(one, zero, t).mu != 0).any()):
         raise InputError(
-            f"the mean of {type(path).__name__} depends on x0, so its noise is not its source; for the straight path from "
-            "Gaussian noise pass GaussianOT(sigma_min=0)."
+            f"the mean of {type(path).__name__} depends on x0, so its noise is not its source; for the straight path from"
+            " Gaussian noise pass GaussianOT(sigma_min=0)."
         )
     m = path.moments(zero, one, t)
     return m.mu, m.dmu, expand(m.sigma, x), expand(m.dsigma, x)
