@@ -93,7 +93,9 @@ def functions(module):
     return [(n, f) for n in module.__all__ if inspect.isfunction(f := getattr(module, n))]
 
 
-@pytest.mark.parametrize(("name", "function"), functions(tw.tl) + functions(tw.pp), ids=lambda v: v if isinstance(v, str) else "")
+@pytest.mark.parametrize(
+    ("name", "function"), functions(tw.tl) + functions(tw.pp), ids=lambda v: v if isinstance(v, str) else ""
+)
 def test_tools_take_adata_first_and_few_positional(name, function):
     parameters = list(inspect.signature(function).parameters.values())
     assert parameters[0].name == "adata"
@@ -119,7 +121,10 @@ def test_public_functions_are_documented_and_typed(room):
             assert re.search(rf"\b{p.name}\b", function.__doc__), f"{name} does not document {p.name}"
 
 
-UNSAFE = r"\bpickle\b|\btorch\.load\(|allow_pickle=True|\beval\(|\bexec\(|np\.random\.(seed|rand|randn|choice|normal)\(|\bmanual_seed_all\("
+UNSAFE = (
+    r"\bpickle\b|\btorch\.load\(|allow_pickle=True|\beval\(|\bexec\(|"
+    r"np\.random\.(seed|rand|randn|choice|normal)\(|\bmanual_seed_all\("
+)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda f: str(f.relative_to(SRC)))

@@ -1,9 +1,9 @@
 """Held-out days of the CITE course, thalweg beside torchcfm: one command, one JSON.
 
 Protocol: each interior day is left out, every method is trained on the other days, all true cells of the day before are
-carried to the held-out day, and the cloud is compared with all of its real cells by exact Wasserstein-1. Five components
-are z-scored over all cells, 50 and 100 are in raw units. torchcfm runs with its own recommended settings (`peers.py`);
-thalweg with its defaults. Fitting times are measured in the same process, one fit after the other.
+carried to the held-out day, and the cloud is compared with all of its real cells by exact Wasserstein-1. Five
+components are z-scored over all cells, 50 and 100 are in raw units. torchcfm runs with its own recommended settings
+(`peers.py`); thalweg with its defaults. Fitting times are measured in the same process, one fit after the other.
 
     python benchmarks/single_cell/cite.py --dims 5
 """
@@ -92,7 +92,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--peer-seeds", type=int, default=None, help="seeds of torchcfm (as --seeds)")
     parser.add_argument("--spacing", choices=("index", "real"), default="index", help="index, as in the papers")
-    parser.add_argument("--out", type=Path, default=None, help="JSON to write (benchmarks/results/cite_<dims>_<spacing>.json)")
+    parser.add_argument(
+        "--out", type=Path, default=None, help="JSON to write (benchmarks/results/cite_<dims>_<spacing>.json)"
+    )
     args = parser.parse_args()
     adata = course(args.dims)
     own = tw.tl.leave_one_out(
@@ -103,15 +105,19 @@ def main() -> None:
     summary = summarise(rows)
     result = {
         "command": f"python benchmarks/single_cell/cite.py --dims {args.dims} --spacing {args.spacing}",
-        "protocol": "interior day left out; all cells of the day before carried to it; exact W1 against all its real cells",
-        "representation": "first 5 of 50 PCs, z-scored over all cells" if args.dims == 5 else f"{args.dims} PCs, raw units",
+        "protocol": "interior day left out; all cells of the day before carried to it; exact W1 to all its real cells",
+        "representation": "first 5 of 50 PCs, z-scored over all cells"
+        if args.dims == 5
+        else f"{args.dims} PCs, raw units",
         "spacing": args.spacing,
         "machine": {"cores": os.cpu_count(), "python": platform.python_version(), "torch": torch.__version__},
         "summary": summary,
         "rows": rows.to_dict("records"),
     }
     if {"otcfm", "torchcfm otcfm"} <= summary.keys():
-        result["times_faster_than_torchcfm_otcfm"] = summary["torchcfm otcfm"]["fit_seconds"] / summary["otcfm"]["fit_seconds"]
+        result["times_faster_than_torchcfm_otcfm"] = (
+            summary["torchcfm otcfm"]["fit_seconds"] / summary["otcfm"]["fit_seconds"]
+        )
     out = args.out or RESULTS / f"cite_{args.dims}_{args.spacing}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1, default=float) + "\n")

@@ -47,7 +47,8 @@ def test_condition_and_time_change_the_output():
 
 
 @pytest.mark.parametrize(
-    ("t", "x"), [(torch.zeros(4), torch.zeros(5, 3)), (torch.zeros(5, 1), torch.zeros(5, 3)), (torch.zeros(5), torch.zeros(5, 2))]
+    ("t", "x"),
+    [(torch.zeros(4), torch.zeros(5, 3)), (torch.zeros(5, 1), torch.zeros(5, 3)), (torch.zeros(5), torch.zeros(5, 2))],
 )
 def test_shapes_are_refused(t, x):
     with pytest.raises(InputError, match="x must be"):

@@ -77,5 +77,7 @@ def test_what_is_not_a_time_is_refused(values, match):
 
 
 def test_a_missing_column_lists_those_that_exist():
-    with pytest.raises(MissingKeyError, match=r"time_key='time' is not a column of adata.obs; columns that exist: 'day'"):
+    with pytest.raises(
+        MissingKeyError, match=r"time_key='time' is not a column of adata.obs; columns that exist: 'day'"
+    ):
         parse_times(cells([0, 1]), "time")

@@ -43,7 +43,7 @@ def test_leave_one_out_names_what_is_absent(scores):
 
 def test_interpolation_draws_real_and_predicted_cells(fitted):
     predicted = tw.tl.interpolate(fitted, 1.0, source_time=0.0)
-    figure, given = plt.subplots()
+    given = plt.subplots()[1]
     ax = tw.pl.interpolation(fitted, predicted, components=(0, 2), ax=given)
     assert ax is given
     clouds = {c.get_label(): np.asarray(c.get_offsets()) for c in ax.collections}

@@ -87,7 +87,9 @@ def test_shift_and_scale_of_the_data_do_not_matter(course):
 
 
 def test_identical_cells_stand_still(quick):
-    adata = AnnData(obs=pd.DataFrame({"t": [0] * 20 + [1] * 20}, index=map(str, range(40))), obsm={"X_pca": np.full((40, 2), 7.0)})
+    adata = AnnData(
+        obs=pd.DataFrame({"t": [0] * 20 + [1] * 20}, index=map(str, range(40))), obsm={"X_pca": np.full((40, 2), 7.0)}
+    )
     tw.tl.fit(adata, "t", rng=0, config=tw.tl.FitConfig(max_steps=300, batch_size=64, width=16, sigma=0.0))
     np.testing.assert_allclose(tw.tl.interpolate(adata, 0.5).obsm["X_pca"], 7.0, atol=0.05)
 
@@ -118,15 +120,21 @@ def test_conditions_are_not_mixed(quick):
 
 def test_weights_move_the_couplings(quick):
     """All weight on one of two targets: everything goes there."""
-    x = np.r_[np.zeros((50, 2)), np.full((50, 2), -4.0), np.full((50, 2), 4.0)] + 0.1 * np.random.default_rng(0).standard_normal((150, 2))
-    obs = pd.DataFrame({"t": [0] * 50 + [1] * 100, "w": [1.0] * 50 + [1e-6] * 50 + [1.0] * 50}, index=map(str, range(150)))
+    x = np.r_[np.zeros((50, 2)), np.full((50, 2), -4.0), np.full((50, 2), 4.0)] + 0.1 * np.random.default_rng(
+        0
+    ).standard_normal((150, 2))
+    obs = pd.DataFrame(
+        {"t": [0] * 50 + [1] * 100, "w": [1.0] * 50 + [1e-6] * 50 + [1.0] * 50}, index=map(str, range(150))
+    )
     adata = AnnData(obs=obs, obsm={"X_pca": x})
     tw.tl.fit(adata, "t", weight_key="w", rng=0, config=tw.tl.FitConfig(max_steps=400, batch_size=128, width=32))
     np.testing.assert_allclose(tw.tl.interpolate(adata, 1.0).obsm["X_pca"].mean(0), [4, 4], atol=0.3)
 
 
 def test_the_sde_of_a_bridge_spreads_and_the_ode_does_not(course):
-    tw.tl.fit(course, "time", method="sf2m", rng=0, config=tw.tl.FitConfig(max_steps=400, batch_size=256, width=32, sigma=0.3))
+    tw.tl.fit(
+        course, "time", method="sf2m", rng=0, config=tw.tl.FitConfig(max_steps=400, batch_size=256, width=32, sigma=0.3)
+    )
     a, b = (tw.tl.interpolate(course, 2.0, stochastic=True, rng=s).obsm["X_pca"] for s in (0, 1))
     assert not np.allclose(a, b, atol=0.1)
     np.testing.assert_array_equal(a, tw.tl.interpolate(course, 2.0, stochastic=True, rng=0).obsm["X_pca"])
@@ -169,7 +177,9 @@ def test_round_trip_to_the_bit(tmp_path, course, quick, kind, method):
     labels = course.obs["time"].map({0.0: "start", 1.0: "day 1", 3.0: "end"}).astype("category")
     adata = shifted(course, label=labels, arm=np.tile(["a", "b"], 180))
     time_map = {"start": 0, "day 1": 1, "end": 3}
-    tw.tl.fit(adata, "label", method=method, time_map=time_map, condition_key="arm", rng=0, config=quick, spacing="index")
+    tw.tl.fit(
+        adata, "label", method=method, time_map=time_map, condition_key="arm", rng=0, config=quick, spacing="index"
+    )
     tw.tl.velocity(adata)
     path = tmp_path / f"a.{kind}"
     getattr(adata, f"write_{kind}")(path)
@@ -212,7 +222,7 @@ def test_a_damaged_or_newer_model_is_refused(fitted):
         tw.tl.interpolate(adata, 1.0)
     adata = fitted.copy()
     adata.uns["thalweg"]["format"] = 99
-    with pytest.raises(InputError, match="format 99.*upgrade"):
+    with pytest.raises(InputError, match=r"format 99.*upgrade"):
         tw.tl.interpolate(adata, 1.0)
     adata.uns["thalweg"] = 3
     with pytest.raises(InputError, match="not a fit"):

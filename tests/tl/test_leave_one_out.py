@@ -39,9 +39,12 @@ def test_references_are_what_they_say(course, scores):
 def test_the_midpoint_follows_the_spacing(course, quick):
     """By index, day 1 is half-way from 0 to 3: one unit too far along, at speed 2."""
     real, index = (
-        tw.tl.leave_one_out(course, "time", methods=(), spacing=s, n_seeds=1).set_index("method") for s in ("real", "index")
+        tw.tl.leave_one_out(course, "time", methods=(), spacing=s, n_seeds=1).set_index("method")
+        for s in ("real", "index")
     )
-    gap = wasserstein_distance(course.obsm["X_pca"][120:240, 0], 3 + 0.5 * np.random.default_rng(0).standard_normal(120))
+    gap = wasserstein_distance(
+        course.obsm["X_pca"][120:240, 0], 3 + 0.5 * np.random.default_rng(0).standard_normal(120)
+    )
     assert index.loc["ot-midpoint", "w1"] == pytest.approx(gap, abs=0.25)
     assert real.loc["ot-midpoint", "w1"] < 0.5 * index.loc["ot-midpoint", "w1"]
 
@@ -72,7 +75,9 @@ def test_equals_a_fit_by_hand(course, quick):
 
 def test_input_is_not_changed_and_seeds_repeat(course, quick):
     before = course.copy()
-    a, b = (tw.tl.leave_one_out(course, "time", methods=("sf2m",), n_seeds=1, config=quick, stochastic=True) for _ in (0, 1))
+    a, b = (
+        tw.tl.leave_one_out(course, "time", methods=("sf2m",), n_seeds=1, config=quick, stochastic=True) for _ in (0, 1)
+    )
     assert a["w1"].tolist() == b["w1"].tolist()
     assert not course.uns
     np.testing.assert_array_equal(course.obsm["X_pca"], before.obsm["X_pca"])

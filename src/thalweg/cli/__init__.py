@@ -23,7 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="thalweg", description="Flows between the time points of a single-cell time course.")
+    parser = argparse.ArgumentParser(
+        prog="thalweg", description="Flows between the time points of a single-cell time course."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser("demo", help="leave each interior time point out of a small course and predict it")
     demo.add_argument("--dataset", choices=("simulated", "cite"), default="simulated")

@@ -108,7 +108,8 @@ def leave_one_out(args: argparse.Namespace) -> None:
         import matplotlib as mpl
 
         mpl.use("Agg")
-        tw.pl.leave_one_out(scores, show=False).figure.savefig(args.figure, dpi=150)
+        axes = tw.pl.leave_one_out(scores, show=False)
+        axes.figure.savefig(args.figure, dpi=150)  # type: ignore[union-attr]
         print(f"figure: {args.figure}")
 
 
@@ -120,7 +121,10 @@ def summary(scores: pd.DataFrame) -> str:
     per_seed = scores.groupby(["method", "seed"])[["w1", "energy_distance", "variance_ratio", "fit_seconds"]].mean()
     mean, sd = per_seed.groupby("method").mean(), per_seed.groupby("method")["w1"].std()
     times = scores.pivot_table(index="method", columns="time", values="w1")
-    table = pd.DataFrame({"W1": [f"{m:.3f}" + (f" ± {s:.3f}" if s == s else "") for m, s in zip(mean["w1"], sd, strict=True)]}, mean.index)
+    table = pd.DataFrame(
+        {"W1": [f"{m:.3f}" + (f" ± {s:.3f}" if s == s else "") for m, s in zip(mean["w1"], sd, strict=True)]},
+        mean.index,
+    )
     for time in times.columns:
         table[f"W1 at {time:g}"] = times[time].map("{:.3f}".format)
     table["energy"] = mean["energy_distance"].map("{:.4f}".format)

@@ -17,7 +17,6 @@ Not guaranteed: convergence. The caller reads the returned error, and checks the
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import dataclass
 

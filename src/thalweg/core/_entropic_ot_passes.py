@@ -9,46 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from thalweg.core._entropic_ot_newton import sparse_kernel
+from thalweg.core._entropic_ot_problem import Problem
 from thalweg.errors import MemoryBudgetError
 
 _DENSE_ABOVE = 0.08  # share of kept entries from which a dense kernel, cheap to form, is the faster
 _SMALL = 2**18  # pairs up to which choosing entries costs more than it saves
 _BYTES_PER_ENTRY = 48  # kernel, transpose and the sort between them
 _LOWEST_EXPONENT = -80.0  # smaller exponentials are denormal in float32, and ten times slower to add up
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Centred points in units of ``sqrt(eps)``, logarithms of positive weights, ``tau`` in units of ``eps``; all float64."""
-
-    x: Tensor
-    y: Tensor
-    log_a: Tensor
-    log_b: Tensor
-    tau_a: float
-    tau_b: float
-    dtype: torch.dtype
-    max_memory: int
-
-    def flipped(self) -> Problem:
-        return replace(self, x=self.y, y=self.x, log_a=self.log_b, log_b=self.log_a, tau_a=self.tau_b, tau_b=self.tau_a)
-
-    def subset(self, size: int) -> Problem:
-        """The first ``size`` points of each side, carrying the total mass."""
-        log_a, log_b = self.log_a[:size], self.log_b[:size]
-        log_a = log_a + self.log_a.logsumexp(0) - log_a.logsumexp(0)
-        log_b = log_b + self.log_b.logsumexp(0) - log_b.logsumexp(0)
-        return replace(self, x=self.x[:size], y=self.y[:size], log_a=log_a, log_b=log_b)
-
-    def targets(self, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-        """Logarithms of the marginals that the optimal plan would have with these potentials."""
-        return self.log_a - f / self.tau_a, self.log_b - g / self.tau_b
 
 
 def soft_min(problem: Problem, g: Tensor, temperature: float) -> Tensor:
@@ -74,7 +46,7 @@ def factors(x: Tensor, y: Tensor, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]
 
 def blocks(left: Tensor, right: Tensor, out: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:
     """Row blocks of ``left @ right`` that fit the cache of a CPU, or are worth a launch on a GPU."""
-    rows = max(1, 2 ** (25 if left.is_cuda else 20) // right.shape[1])
+    rows = max(1, 2 ** (25 if left.is_cuda else 21) // right.shape[1])
     for start in range(0, len(left), rows):
         part = left[start : start + rows]
         yield start, part @ right if out is None else torch.mm(part, right, out=out[start : start + rows])

@@ -2,8 +2,8 @@
 
 A coupling is a joint distribution ``pi`` on (row of ``x0``, row of ``x1``) from which index pairs are drawn with a
 generator. A `Plan` holds the whole of ``pi`` sparsely: it is computed once for two whole populations and sampled at
-every step, which costs a binary search. `Minibatch` solves a fresh plan for random blocks instead, for populations whose
-plan would not fit the memory budget. `Independent` is ``a x b``.
+every step, which costs a binary search. `Minibatch` solves a fresh plan for random blocks instead, for populations
+whose plan would not fit the memory budget. `Independent` is ``a x b``.
 
 Every ground cost is the squared Euclidean distance, computed on centred coordinates.
 """
@@ -150,17 +150,17 @@ class Minibatch(Coupling):
         rows, cols = [], []
         for start in range(0, n, self.block):
             i, j = ends.sample(self.block, generator)
-            k, l = self.solve(self.x0[i], self.x1[j]).to(i.device).sample(min(self.block, n - start), generator)
+            k, m = self.solve(self.x0[i], self.x1[j]).to(i.device).sample(min(self.block, n - start), generator)
             rows.append(i[k])
-            cols.append(j[l])
+            cols.append(j[m])
         return torch.cat(rows), torch.cat(cols)
 
     def restrict(self, keep: Tensor) -> Minibatch:
         return Minibatch(self.x0, self.x1, _masked(self.a, keep), self.b, self.solve, self.block)
 
     def to(self, device: torch.device) -> Minibatch:
-        moved = [v.to(device) for v in (self.x0, self.x1, self.a, self.b)]
-        return Minibatch(*moved, solve=self.solve, block=self.block)
+        x0, x1, a, b = (v.to(device) for v in (self.x0, self.x1, self.a, self.b))
+        return Minibatch(x0, x1, a, b, self.solve, self.block)
 
 
 @dataclass(frozen=True)
@@ -260,8 +260,8 @@ def entropic(
     x0, x1
         Points, shape ``(n0, d)`` and ``(n1, d)``.
     reg
-        Regularisation in squared units of the coordinates; ``2 sigma^2`` for a Schrödinger bridge of diffusion ``sigma``
-        (Tong et al. 2024, prop. 3.4).
+        Regularisation in squared units of the coordinates; ``2 sigma^2`` for a Schrödinger bridge of diffusion
+        ``sigma`` (Tong et al. 2024, prop. 3.4).
     reg_relative
         Regularisation as a fraction of the mean squared distance: unchanged when the data are rescaled.
     a, b
@@ -278,10 +278,11 @@ def entropic(
     NotConvergedError
         If the marginals do not reach their tolerance; no other plan is put in its place.
     """
-    if (reg is None) == (reg_relative is None):
+    if reg_relative is not None and reg is None:
+        reg = entropic_ot.relative_epsilon(x0, x1, reg_relative)
+    elif reg is None or reg_relative is not None:
         raise InputError(f"give exactly one of reg and reg_relative, found reg={reg} and reg_relative={reg_relative}.")
-    epsilon = entropic_ot.relative_epsilon(x0, x1, reg_relative) if reg is None else reg
-    potentials = entropic_ot.solve_entropic(x0, x1, a=a, b=b, epsilon=epsilon)
+    potentials = entropic_ot.solve_entropic(x0, x1, a=a, b=b, epsilon=reg)
     entries = entropic_ot.plan_entries(x0, x1, potentials)
     return Plan(entries.rows, entries.cols, entries.mass, (len(x0), len(x1)))
 

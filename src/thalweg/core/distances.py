@@ -1,7 +1,8 @@
 """Distances between weighted point clouds ``x`` of shape ``(n, d)`` and ``y`` of shape ``(m, d)``.
 
 - Wasserstein: ``W_p = (min_pi sum pi_ij |x_i - y_j|^p)^(1/p)``, exact, for p = 1 and 2.
-- Energy distance (Székely & Rizzo 2013): ``2 E|X-Y| - E|X-X'| - E|Y-Y'|``, as V-statistic (a squared distance, no root).
+- Energy distance (Székely & Rizzo 2013): ``2 E|X-Y| - E|X-X'| - E|Y-Y'|``, as V-statistic (a squared distance, no
+  root).
 - MMD^2 with a Gaussian kernel ``exp(-|x-y|^2 / (2 h^2))`` (Gretton et al. 2012), as V-statistic.
 
 All are computed in float64 on coordinates centred at the pooled mean, blockwise, so memory stays bounded.
@@ -67,8 +68,8 @@ def mmd(x: Array, y: Array, *, bandwidth: float | None = None, a: Array | None =
     x, y
         Points, shape ``(n, d)`` and ``(m, d)``.
     bandwidth
-        Kernel width ``h`` in units of the coordinates; by default the root mean squared distance between ``x`` and ``y``
-        over the square root of two, which has a closed form and scales with the data.
+        Kernel width ``h`` in units of the coordinates; by default the root mean squared distance between ``x`` and
+        ``y`` over the square root of two, which has a closed form and scales with the data.
     a, b
         Weights; uniform by default.
 
@@ -112,7 +113,7 @@ def _distance(s: Tensor, t: Tensor) -> Tensor:
 
 def _bilinear(kernel: Callable[[Tensor, Tensor], Tensor], u: Tensor, wu: Tensor, v: Tensor, wv: Tensor) -> float:
     rows = max(1, _BLOCK_ENTRIES // len(v))
-    blocks = zip(u.split(rows), wu.split(rows), strict=True)
+    blocks = zip(torch.split(u, rows), torch.split(wu, rows), strict=True)
     return float(sum(w @ (kernel(block, v) @ wv) for block, w in blocks))
 
 
@@ -124,7 +125,11 @@ def _prepare(
         z = torch.as_tensor(np.ascontiguousarray(points, dtype=np.float64))
         if z.ndim != 2 or len(z) == 0 or not bool(torch.isfinite(z).all()):
             raise InputError(f"{name} must be a finite array of shape (n, d) with n > 0, found shape {tuple(z.shape)}.")
-        w = torch.ones(len(z), dtype=torch.float64) if weights is None else torch.as_tensor(np.asarray(weights, np.float64))
+        w = (
+            torch.ones(len(z), dtype=torch.float64)
+            if weights is None
+            else torch.as_tensor(np.asarray(weights, np.float64))
+        )
         if w.shape != z.shape[:1] or not bool(torch.isfinite(w).all()) or bool((w < 0).any()) or float(w.sum()) <= 0:
             raise InputError(f"weights of {name} must be {len(z)} non-negative numbers with a positive sum.")
         clouds.append((z, w / w.sum()))

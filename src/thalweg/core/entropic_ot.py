@@ -31,7 +31,8 @@ import torch
 from torch import Tensor
 
 from thalweg.core._entropic_ot_newton import ScalingProblem
-from thalweg.core._entropic_ot_passes import Problem, blocks, factors, full_pass, soft_min
+from thalweg.core._entropic_ot_passes import blocks, factors, full_pass, soft_min
+from thalweg.core._entropic_ot_problem import Problem, balance, check_options, check_points, mean_cost
 from thalweg.errors import InputError, MemoryBudgetError, NotConvergedError
 
 DEFAULT_MAX_MEMORY = 4 * 2**30  # bytes
@@ -137,10 +138,10 @@ def solve_entropic(
     MemoryBudgetError
         The kernel does not fit ``max_memory``.
     """
-    _check_options(epsilon, tau_a, tau_b, tol, max_iterations)
-    x, y, a, b = _check_points(x, y, a, b)
+    check_options(epsilon, tau_a, tau_b, tol, max_iterations)
+    x, y, a, b = check_points(x, y, a, b)
     if tau_a is None and tau_b is None:
-        b = _balance(a, b)
+        b = balance(a, b)
     centre = x.mean(0)
     points = (x - centre) / epsilon**0.5, (y - centre) / epsilon**0.5
     order_x, order_y = _shuffled(a), _shuffled(b)
@@ -159,7 +160,7 @@ def solve_entropic(
     if not error <= tol:
         raise NotConvergedError(
             f"entropic transport of {len(x)} x {len(y)} points: marginal error {error:.3g} after {iterations} iterations, above tol={tol:g}, at "
-            f"epsilon={epsilon:g} = {epsilon / max(_mean_cost(x, y, a, b), 1e-300):.3g} of the mean squared distance. "
+            f"epsilon={epsilon:g} = {epsilon / max(mean_cost(x, y, a, b), 1e-300):.3g} of the mean squared distance. "
             "Raise epsilon, tol or max_iterations, or use exact transport."
         )
     f = _restore(problem, points[0], order_x, part_f, part_g)
@@ -196,7 +197,7 @@ def relative_epsilon(
     """
     if not (math.isfinite(fraction) and fraction > 0):
         raise InputError(f"fraction: expected a positive number, found {fraction!r}.")
-    cost = _mean_cost(*_check_points(x, y, a, b))
+    cost = mean_cost(*check_points(x, y, a, b))
     if cost == 0:
         raise InputError("x, y: all points are equal, so the cost has no scale. Give epsilon in absolute units.")
     return fraction * cost
@@ -232,7 +233,7 @@ def plan_entries(
     """
     if not 0 <= drop < 1:
         raise InputError(f"drop: expected a number in [0, 1), found {drop!r}.")
-    x, y, a, b = _check_points(x, y, plan.a, plan.b)
+    x, y, a, b = check_points(x, y, plan.a, plan.b)
     limit = DEFAULT_MAX_MEMORY if max_memory is None else max_memory
     centre, scale, m = x.mean(0), plan.epsilon**0.5, len(y)
     left, right = factors(
@@ -310,65 +311,3 @@ def _shuffled(weights: Tensor) -> Tensor:
     """Indices of the positive weights in a fixed random order, so that any prefix is a random subset."""
     order = torch.randperm(len(weights), generator=torch.Generator().manual_seed(0)).to(weights.device)
     return order[weights[order] > 0]
-
-
-def _mean_cost(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> float:
-    a, b = a / a.sum(), b / b.sum()
-    x, y = x - x[0], y - x[0]  # squares of a large offset would cancel
-    mean_x, mean_y = a @ x, b @ y
-    spread = a @ (x - mean_x).square().sum(1) + b @ (y - mean_y).square().sum(1)
-    return float((mean_x - mean_y).square().sum() + spread)
-
-
-def _balance(a: Tensor, b: Tensor) -> Tensor:
-    mass_a, mass_b = float(a.sum()), float(b.sum())
-    if abs(mass_a - mass_b) > 1e-5 * mass_a:
-        raise InputError(
-            f"a, b: sums {mass_a:g} and {mass_b:g} differ, so no plan has both marginals. Normalise the weights, or relax one with tau_a or tau_b."
-        )
-    return b * (mass_a / mass_b)
-
-
-def _check_options(epsilon: float, tau_a: float | None, tau_b: float | None, tol: float, max_iterations: int) -> None:
-    for name, value in (("epsilon", epsilon), ("tau_a", tau_a), ("tau_b", tau_b)):
-        if value is not None and not (math.isfinite(value) and value > 0):
-            hint = (
-                "Give a positive number."
-                if name == "epsilon"
-                else "Give a positive number, or None for an exact marginal."
-            )
-            raise InputError(f"{name}: expected a positive finite number, found {value!r}. {hint}")
-    if not 0 < tol < 1:
-        raise InputError(f"tol: expected a number in (0, 1), found {tol!r}.")
-    if max_iterations < 1:
-        raise InputError(f"max_iterations: expected at least 1, found {max_iterations!r}.")
-
-
-def _check_points(x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The arguments in float64, or an error naming the first one that is unusable."""
-    if x.ndim != 2 or y.ndim != 2 or x.shape[1:] != y.shape[1:] or 0 in (*x.shape, *y.shape):
-        raise InputError(
-            f"x, y: expected shapes (n, d) and (m, d), none of them 0, found {tuple(x.shape)} and {tuple(y.shape)}."
-        )
-    if x.device != y.device:
-        raise InputError(f"x, y: expected one device, found {x.device} and {y.device}. Move one with .to().")
-    for name, points in (("x", x), ("y", y)):
-        bad = ~torch.isfinite(points).all(1)
-        if bad.any():
-            raise InputError(
-                f"{name}: {int(bad.sum())} rows hold NaN or infinite values, the first is row {int(bad.nonzero()[0])}."
-            )
-    return x.double(), y.double(), _check_weights("a", a, x), _check_weights("b", b, y)
-
-
-def _check_weights(name: str, weights: Tensor | None, points: Tensor) -> Tensor:
-    n = len(points)
-    if weights is None:
-        return torch.full((n,), 1 / n, dtype=torch.float64, device=points.device)
-    if weights.shape != (n,):
-        raise InputError(f"{name}: expected shape ({n},), one weight per point, found {tuple(weights.shape)}.")
-    if not (torch.isfinite(weights).all() and (weights >= 0).all() and (weights > 0).any()):
-        raise InputError(
-            f"{name}: weights must be finite, not negative and not all zero. Drop or correct the points concerned."
-        )
-    return weights.to(points.device, torch.float64)

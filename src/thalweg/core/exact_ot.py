@@ -44,7 +44,7 @@ Cost = Literal["euclidean", "sqeuclidean"]
 
 SMALL = 1_000_000  # pairs up to which the whole cost matrix is given to the solver
 MAX_PIVOTS = 2_000_000_000
-MAX_ROUNDS = 100
+MAX_ROUNDS = 300
 LATER_ARCS_PER_POINT = 6
 
 
@@ -88,10 +88,14 @@ def _emd(p: Problem, costs: Any) -> tuple[Any, Array, Array]:
 def _restricted(p: Problem, arcs: Arcs, u: Array, v: Array) -> Solution:
     """Exact transport on some arcs alone, from reduced costs: a start near the answer makes few pivots."""
     reduced = arcs.cost - u[arcs.rows] - v[arcs.cols]
-    # The solver's artificial arcs cost (1 + largest) (n + m), which rounds its potentials: that 1 must not be the larger.
-    factor = 2.0 ** (20 - math.frexp(float(np.abs(reduced).max()))[1])
+    # Artificial arcs of the solver cost (1 + largest) (n + m). That is enough to empty them if no cost is negative,
+    # and it rounds the potentials less if the 1 does not dominate.
+    lowest = float(reduced.min())
+    reduced -= lowest
+    factor = 2.0 ** (20 - math.frexp(float(reduced.max()))[1])
     plan, du, dv = _emd(p, coo_array((reduced * factor, (arcs.rows, arcs.cols)), shape=(len(p.x), len(p.y))))
-    return Solution(plan.row.astype(np.int64), plan.col.astype(np.int64), plan.data, u + du / factor, v + dv / factor)
+    u, v = u + du / factor + lowest, v + dv / factor
+    return Solution(plan.row.astype(np.int64), plan.col.astype(np.int64), plan.data, u, v)
 
 
 def _dense(p: Problem) -> Solution:
@@ -131,7 +135,7 @@ def _merge(pool: Arcs, new: Arcs, m: int) -> Arcs:
 
 
 def _lowest(pool: Arcs, reduced: Array, count: int, size: float) -> Arcs:
-    """Return the `count` arcs of lowest reduced cost, and all that are tight or violated: they carry a feasible plan."""
+    """Return the `count` arcs of lowest reduced cost and all tight or violated ones, which carry a feasible plan."""
     limit = np.inf if count >= len(reduced) else max(float(np.partition(reduced, count)[count]), 1e-9 * size)
     keep = reduced <= limit
     return Arcs(pool.rows[keep], pool.cols[keep], pool.cost[keep])
@@ -161,7 +165,9 @@ def _generate(p: Problem, rtol: float) -> ExactPlan:
                 raise _gap_error(gap, rtol)
             pool = _merge(pool, found, m)
             reduced = pool.cost - u[pool.rows] - v[pool.cols]
-        arcs = _lowest(pool, reduced, LATER_ARCS_PER_POINT * (n + m), size)
+        lowest = _lowest(pool, reduced, LATER_ARCS_PER_POINT * (n + m), size)
+        # Arcs dropped at every round would come back in a later one; kept for ever they would slow the solver.
+        arcs = lowest if len(arcs.rows) > 2 * LATER_ARCS_PER_POINT * (n + m) else _merge(arcs, lowest, m)
     raise NotConvergedError(f"no proof of rtol={rtol:.1e} after {MAX_ROUNDS} rounds; a larger rtol may be reached.")
 
 

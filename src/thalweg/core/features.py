@@ -115,4 +115,4 @@ def block_at(module: nn.Module, fraction: float) -> str:
         )
     ((name, n),) = lists.items()
     # Rounded first: 0.07 * 100 is 7.000000000000001, which would count as eight blocks.
-    return f"{name}.{math.ceil(round(fraction * n, 9)) - 1}"
+    return f"{name}.{max(math.ceil(round(fraction * n, 9)), 1) - 1}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import TypeVar
 
 import torch
@@ -19,7 +20,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def build(make: Callable[[], M], generator: torch.Generator) -> M:
-    """Make a module with weights drawn from ``generator`` (uniform ``+-1/sqrt(fan_in)``, torch's own default for layers).
+    """Make a module with weights drawn from ``generator``, uniform in ``+-1/sqrt(fan_in)`` as torch's own default.
 
     Parameters
     ----------
@@ -48,7 +49,9 @@ def build(make: Callable[[], M], generator: torch.Generator) -> M:
                 layer.weight.normal_(generator=generator)
                 done += 1
     if done != sum(1 for _ in module.parameters()):
-        raise InputError(f"{type(module).__name__} has parameters outside Linear and Embedding layers; initialise them itself.")
+        raise InputError(
+            f"{type(module).__name__} has parameters outside Linear and Embedding layers; initialise them itself."
+        )
     return module
 
 
@@ -72,15 +75,20 @@ class MLP(nn.Module):
     """
 
     def __init__(
-        self, dim: int, *, out_dim: int | None = None, width: int = 64, depth: int = 3, frequencies: int = 4, n_conditions: int = 0
+        self,
+        dim: int,
+        *,
+        out_dim: int | None = None,
+        width: int = 64,
+        depth: int = 3,
+        frequencies: int = 4,
+        n_conditions: int = 0,
     ) -> None:
         super().__init__()
         self.dim, self.frequencies = dim, frequencies
         self.embedding = nn.Embedding(n_conditions, width // 4) if n_conditions else None
         sizes = [dim + 1 + 2 * frequencies + (width // 4 if n_conditions else 0)] + [width] * depth
-        self.blocks = nn.ModuleList(
-            nn.Sequential(nn.Linear(i, o), nn.SiLU()) for i, o in zip(sizes[:-1], sizes[1:], strict=True)
-        )
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(i, o), nn.SiLU()) for i, o in pairwise(sizes))
         self.out = nn.Linear(width, dim if out_dim is None else out_dim)
 
     def forward(self, t: Tensor, x: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -105,12 +113,12 @@ class MLP(nn.Module):
             If shapes do not match or a condition is missing or unexpected.
         """
         if x.ndim != 2 or x.shape[1] != self.dim or t.shape != x.shape[:1]:
-            raise InputError(
-                f"x must be (n, {self.dim}) and t (n,), found x {tuple(x.shape)} and t {tuple(t.shape)}."
-            )
+            raise InputError(f"x must be (n, {self.dim}) and t (n,), found x {tuple(x.shape)} and t {tuple(t.shape)}.")
         if (condition is None) != (self.embedding is None):
             raise InputError(
-                "condition is missing: this field is conditional." if condition is None else "condition given to an unconditional field."
+                "condition is missing: this field is conditional."
+                if condition is None
+                else "condition given to an unconditional field."
             )
         k = torch.arange(1, self.frequencies + 1, device=t.device, dtype=t.dtype)
         angle = math.pi * t[:, None] * k

@@ -1,8 +1,8 @@
 """Losses: compare a model with a batch, one value for each sample.
 
-A model is called ``model(t, x_t, condition)`` with ``t`` of shape ``(n,)`` and ``x_t`` of shape ``(n, ...)`` and returns
-the shape of ``x_t``. Squared norms are means over the feature axes, ``||r||^2 / d``, so that weights published for image
-models keep their meaning. Nothing is reduced over samples: the caller averages.
+A model is called ``model(t, x_t, condition)`` with ``t`` of shape ``(n,)`` and ``x_t`` of shape ``(n, ...)`` and
+returns the shape of ``x_t``. Squared norms are means over the feature axes, ``||r||^2 / d``, so that weights published
+for image models keep their meaning. Nothing is reduced over samples: the caller averages.
 """
 
 from __future__ import annotations

@@ -7,8 +7,9 @@
 | `Geodesic`    | a manifold                      | exp_x0(t log_x0 x1) | d x_t/dt, tangent at x_t       | 0       |
 
 The first is the general Gaussian path of Lipman et al. (2023, theorem 3), the second any conditional flow, the third
-that of Chen & Lipman (2023) where geodesics have a closed form. Derivatives are forward-mode (`manifolds.time_derivative`), exact to
-rounding, and gradients reach every parameter of the functions, so that a path can itself be learned.
+that of Chen & Lipman (2023) where geodesics have a closed form. Derivatives are forward-mode
+(`manifolds.time_derivative`), exact to rounding, and gradients reach every parameter of the functions, so that a path
+can itself be learned.
 
 The functions are called on the whole batch: ``x0, x1, eps`` of shape ``(n, ...)``, ``t`` of shape ``(n,)``. Row ``k``
 of what they return may depend on row ``k`` of their arguments only; this is not checked.

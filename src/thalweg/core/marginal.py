@@ -29,7 +29,7 @@ from thalweg.errors import InputError
 
 
 class _Posterior(NamedTuple):
-    """Every query with every pair: ``log p_k N_k`` (n, K), ``x - mu_k`` and ``d mu_k`` (n, K, d), the rest (n, K, 1)."""
+    """Every query with every pair: ``log p_k N_k`` (n, K), ``x - mu_k`` and ``d mu_k`` (n, K, d), others (n, K, 1)."""
 
     log_joint: Tensor
     offset: Tensor

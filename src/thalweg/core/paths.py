@@ -83,7 +83,8 @@ def check_pair(x0: Tensor, x1: Tensor, t: Tensor) -> None:
     """
     if x0.shape != x1.shape or x0.ndim < 2:
         raise InputError(
-            f"x0 and x1 must have one shape (n, ...), found {tuple(x0.shape)} and {tuple(x1.shape)}; pair the rows first."
+            f"x0 and x1 must have one shape (n, ...), found {tuple(x0.shape)} and {tuple(x1.shape)}; "
+            "pair the rows first."
         )
     if t.shape != x0.shape[:1]:
         raise InputError(f"t must have shape ({x0.shape[0]},), one time for each pair, found {tuple(t.shape)}.")
@@ -179,9 +180,9 @@ class BrownianBridge(GaussianPath):
     """Brownian bridge of diffusion ``sigma``: SB-CFM and [SF]2M (Tong et al. 2024).
 
     ``mu_t = (1-t) x0 + t x1``, ``sigma_t = sigma sqrt(t(1-t))``, hence
-    ``u_t = (1-2t)/(2t(1-t)) (x_t - mu_t) + x1 - x0``. Its variance grows like ``sigma^2/(4 t(1-t))``, so times are drawn
-    from ``[clip, 1-clip]`` and ``d sigma_t/dt`` is held at its value there beyond; the pairs of a Schrödinger bridge
-    come from the entropic plan with regularisation ``2 sigma^2``.
+    ``u_t = (1-2t)/(2t(1-t)) (x_t - mu_t) + x1 - x0``. Its variance grows like ``sigma^2/(4 t(1-t))``, so times are
+    drawn from ``[clip, 1-clip]`` and ``d sigma_t/dt`` is held at its value there beyond; the pairs of a Schrödinger
+    bridge come from the entropic plan with regularisation ``2 sigma^2``.
 
     ``sigma`` may be a tensor of shape ``(n,)``: the diffusion of a bridge over an interval of length ``D`` is
     ``sqrt(D)`` times that over a unit interval.
@@ -225,8 +226,8 @@ class GaussianOT(GaussianPath):
 class VPDiffusion(GaussianPath):
     """Variance-preserving diffusion path (Song et al. 2021; Lipman et al. 2023, eq. 18-19). ``x0`` is not used.
 
-    ``alpha_t = exp(-T(1-t)/2)``, ``sigma_t^2 = 1 - exp(-T(1-t))`` with ``T(s) = s^2 (beta_max - beta_min)/2 + s beta_min``.
-    ``d sigma_t/dt`` is unbounded at ``t = 1``; times are drawn up to ``1 - clip``.
+    ``alpha_t = exp(-T(1-t)/2)``, ``sigma_t^2 = 1 - exp(-T(1-t))`` with ``T(s) = s^2 (beta_max - beta_min)/2 + s
+    beta_min``. ``d sigma_t/dt`` is unbounded at ``t = 1``; times are drawn up to ``1 - clip``.
     """
 
     beta_min: float = 0.1
@@ -244,7 +245,9 @@ class VPDiffusion(GaussianPath):
         beta = self.beta(t)
         alpha = torch.exp(-big_t / 2)
         sigma = torch.sqrt(-torch.expm1(-big_t))
-        floor = math.sqrt(-math.expm1(-(self.clip**2 * (self.beta_max - self.beta_min) / 2 + self.clip * self.beta_min)))
+        floor = math.sqrt(
+            -math.expm1(-(self.clip**2 * (self.beta_max - self.beta_min) / 2 + self.clip * self.beta_min))
+        )
         dsigma = -beta * alpha**2 / (2 * sigma.clamp_min(floor))
         return Moments(expand(alpha, x1) * x1, expand(alpha * beta / 2, x1) * x1, sigma, dsigma)
 

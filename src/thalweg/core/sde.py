@@ -136,8 +136,8 @@ def _schedule(path: GaussianPath, t: Tensor, x: Tensor, value: Tensor) -> tuple[
     one, zero = torch.ones_like(x), torch.zeros_like(x)
     if bool((path.moments(one, zero, t).mu != 0).any()):
         raise InputError(
-            f"the mean of {type(path).__name__} depends on x0, so its noise is not its source; for the straight path from"
-            " Gaussian noise pass GaussianOT(sigma_min=0)."
+            f"the mean of {type(path).__name__} depends on x0, so its noise is not its source; for the straight path"
+            " from Gaussian noise pass GaussianOT(sigma_min=0)."
         )
     m = path.moments(zero, one, t)
     return m.mu, m.dmu, expand(m.sigma, x), expand(m.dsigma, x)

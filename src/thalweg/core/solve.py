@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -68,7 +69,7 @@ def odeint(
     _check_n_steps(n_steps)
     step = _fixed if method in FIXED_STEP else _adaptive
     states = [x]
-    for t0, t1 in zip(times[:-1], times[1:], strict=True):
+    for t0, t1 in pairwise(times):
         # Integrated in s in [0, 1]: torchdyn compares its running time with the end point exactly, and evaluates the
         # field at the wrong sign of t when a reversed span starts.
         length = t1 - t0
@@ -84,7 +85,7 @@ def odeint(
 
 
 def _check_times(times: Sequence[float]) -> None:
-    steps = [b - a for a, b in zip(times[:-1], times[1:], strict=True)]
+    steps = [b - a for a, b in pairwise(times)]
     if len(times) < 2 or not (all(s > 0 for s in steps) or all(s < 0 for s in steps)):
         raise InputError(f"times must be two or more strictly monotone numbers, found {list(times)}.")
 
@@ -97,7 +98,12 @@ def _check_n_steps(n_steps: int) -> None:
 def _solver(method: str, dtype: torch.dtype) -> object:
     from torchdyn.numerics.solvers.ode import str_to_solver
 
-    return str_to_solver(method, dtype)
+    solver = str_to_solver(method, dtype)
+    if method == "rk4":
+        # torchdyn lists the nodes from the first stage, 0, but its step reads them from the second: each stage is then
+        # evaluated at the time of the one before it, and the order falls to 1 for fields that depend on time.
+        solver.tableau = (torch.tensor([0.5, 0.5, 1.0], dtype=dtype), *solver.tableau[1:])
+    return solver
 
 
 def _fixed(field: Field, x: Tensor, method: str, n_steps: int, rtol: float, atol: float) -> Tensor:
@@ -119,7 +125,9 @@ def _adaptive(field: Field, x: Tensor, method: str, n_steps: int, rtol: float, a
     def finite(s: Tensor, y: Tensor) -> Tensor:
         value = field(s, y)
         if not bool(torch.isfinite(value).all()):  # torchdyn would reject the step and try again for ever
-            raise NotConvergedError(f"the field is not finite {float(s):.3g} of the way: it, or the solution, diverges.")
+            raise NotConvergedError(
+                f"the field is not finite {float(s):.3g} of the way: it, or the solution, diverges."
+            )
         return value
 
     span = torch.tensor([0.0, 1.0], dtype=x.dtype, device=x.device)
@@ -171,7 +179,7 @@ def sdeint(
     _check_times(times)
     _check_n_steps(n_steps)
     states = [x]
-    for t0, t1 in zip(times[:-1], times[1:], strict=True):
+    for t0, t1 in pairwise(times):
         h = (t1 - t0) / n_steps
         y = states[-1]
         for k in range(n_steps):
@@ -187,7 +195,7 @@ def sdeint(
 
 
 def chunked(push: Callable[[Tensor], Tensor], x: Tensor, rows: int, *, axis: int = 0) -> Tensor:
-    """Apply ``push`` to blocks of at most ``rows`` rows of ``x`` and join the results along ``axis``: bounds the memory."""
+    """Apply ``push`` to blocks of at most ``rows`` rows of ``x`` and join along ``axis``, which bounds the memory."""
     if rows < 1:
         raise InputError(f"rows must be at least 1, found {rows}.")
-    return torch.cat([push(block) for block in x.split(rows)], dim=axis)
+    return torch.cat([push(block) for block in torch.split(x, rows)], dim=axis)

@@ -84,7 +84,8 @@ def read_representation(adata: AnnData, use_rep: str, n_dims: int | None = None)
         rows, cols = np.nonzero(bad)
         raise InputError(
             f"{name} holds {int(bad.sum())} NaN or infinite values (first at row {rows[0]} "
-            f"{adata.obs_names[rows[0]]!r}, column {cols[0]}; {len(set(rows.tolist()))} rows in all); remove or impute them first."
+            f"{adata.obs_names[rows[0]]!r}, column {cols[0]}; {len(set(rows.tolist()))} rows in all); "
+            "remove or impute them first."
         )
     return x
 

@@ -118,7 +118,8 @@ def read_snapshots(
     for value in times[counts == 1]:
         logger.warning("time %g has a single cell; its population is a point", value)
     weights = np.ones(len(time)) if weight_key is None else read_weights(adata, weight_key)
-    condition, conditions = np.zeros(len(time), dtype=np.int64), ()
+    condition = np.zeros(len(time), dtype=np.int64)
+    conditions: tuple[str, ...] = ()
     if condition_key is not None:
         condition, conditions = _read_conditions(adata, condition_key)
     return Snapshots(x, time, weights, condition, conditions, rep)

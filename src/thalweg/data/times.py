@@ -54,7 +54,8 @@ def parse_times(adata: AnnData, time_key: str, time_map: TimeMap | None = None) 
     MissingKeyError
         If ``obs`` has no such column.
     InputError
-        If a time is missing, infinite, boolean, a date, or text that is not a number and ``time_map`` does not cover it.
+        If a time is missing, infinite, boolean, a date, or text that is not a number and ``time_map`` does not cover
+        it.
     """
     column = obs_column(adata, time_key, "time_key")
     missing = column.isna().to_numpy()

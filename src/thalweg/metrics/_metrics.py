@@ -101,9 +101,7 @@ def mmd(
     """
     from thalweg.core import distances
 
-    return distances.mmd(
-        _points(x), _points(y), bandwidth=bandwidth, a=_weights(weights_x), b=_weights(weights_y)
-    )
+    return distances.mmd(_points(x), _points(y), bandwidth=bandwidth, a=_weights(weights_x), b=_weights(weights_y))
 
 
 def variance_ratio(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from thalweg.data import find_representation, parse_times, read_representation
 from thalweg.errors import InputError
@@ -113,7 +115,9 @@ def interpolation(
         If ``predicted`` was not made by `thalweg.tl.interpolate`, or a component does not exist.
     """
     if "interpolation" not in predicted.uns:
-        raise InputError("predicted.uns['interpolation'] does not exist; pass the AnnData that tw.tl.interpolate returned.")
+        raise InputError(
+            "predicted.uns['interpolation'] does not exist; pass the AnnData that tw.tl.interpolate returned."
+        )
     info = predicted.uns["interpolation"]
     rep = find_representation(adata, str(info["use_rep"]))
     cloud = read_representation(predicted, rep)
@@ -124,25 +128,34 @@ def interpolation(
     real = x[_at_time(adata, info)]
     axes = _axes(ax, (4.2, 3.6))
     size = float(np.clip(4000 / len(x), 1, 12))
-    style = {"linewidths": 0, "rasterized": True}
-    axes.scatter(*x.T, s=size, color=_CONTEXT, label="all cells", **style)
+    style: dict[str, Any] = {"linewidths": 0, "rasterized": True}
+    axes.scatter(x[:, 0], x[:, 1], s=size, color=_CONTEXT, label="all cells", **style)
     if len(real):
-        axes.scatter(*real.T, s=1.5 * size, color=_REAL, label=f"real, time {info['time']:g}", **style)
+        axes.scatter(real[:, 0], real[:, 1], s=1.5 * size, color=_REAL, label=f"real, time {info['time']:g}", **style)
+    cloud = cloud[:, pick]
     axes.scatter(
-        *cloud[:, pick].T, s=1.5 * size, color=_COLORS[1], alpha=0.7, label=f"predicted, time {info['time']:g}", **style
+        cloud[:, 0],
+        cloud[:, 1],
+        s=1.5 * size,
+        color=_COLORS[1],
+        alpha=0.7,
+        label=f"predicted, time {info['time']:g}",
+        **style,
     )
     name = rep.removeprefix("X_").upper()
     axes.set(xlabel=f"{name} {pick[0] + 1}", ylabel=f"{name} {pick[1] + 1}", xticks=[], yticks=[])
-    axes.legend(frameon=False, markerscale=3 / max(size**0.5, 1), bbox_to_anchor=(1.01, 1), loc="upper left", fontsize=8)
+    axes.legend(
+        frameon=False, markerscale=3 / max(size**0.5, 1), bbox_to_anchor=(1.01, 1), loc="upper left", fontsize=8
+    )
     return _finish(axes, ax, show)
 
 
-def _at_time(adata: AnnData, info: dict[str, object]) -> np.ndarray:
+def _at_time(adata: AnnData, info: Mapping[str, Any]) -> NDArray[np.bool_]:
     key = str(info["time_key"])
-    labels = dict(zip(map(str, info.get("map_labels", [])), info.get("map_values", []), strict=True))  # type: ignore[call-overload]
+    labels = dict(zip(map(str, info.get("map_labels", [])), info.get("map_values", []), strict=True))
     column = adata.obs[key]
     time_map = {label: labels[str(label)] for label in column.unique() if str(label) in labels} if labels else None
-    return np.isclose(parse_times(adata, key, time_map), info["time"])  # type: ignore[arg-type]
+    return np.isclose(parse_times(adata, key, time_map), info["time"])
 
 
 def history(adata: AnnData, *, key: str = "thalweg", ax: Axes | None = None, show: bool | None = None) -> Axes:

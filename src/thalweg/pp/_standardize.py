@@ -55,7 +55,9 @@ def standardize(
     x = read_representation(adata, rep, n_dims)
     sd = x.std(0)
     if (sd == 0).any():
-        raise InputError(f"column {int(np.flatnonzero(sd == 0)[0])} of {rep!r} is constant and cannot be standardised; drop it.")
+        raise InputError(
+            f"column {int(np.flatnonzero(sd == 0)[0])} of {rep!r} is constant and cannot be standardised; drop it."
+        )
     out = adata.copy() if copy else adata
     out.obsm[key_added] = ((x - x.mean(0)) / sd).astype(np.float32)
     logger.info("added obsm[%r]: %d standardised columns of %r", key_added, x.shape[1], rep)

@@ -15,7 +15,7 @@ CouplingSize = Literal["auto", "whole", "minibatch"]
 class FitConfig(TrainingConfig):
     """Everything about a fit beyond the data; the defaults serve every data set.
 
-    The fields of `thalweg.training.TrainingConfig` come first.
+    The fields of `thalweg.training.TrainingConfig` come first; ``n_threads`` is 1 here.
 
     Attributes
     ----------
@@ -26,12 +26,13 @@ class FitConfig(TrainingConfig):
         methods it is the diffusion per square root of an average interval, and the entropic plan is regularised by
         ``2 sigma^2``.
     coupling
-        ``"whole"``: plans between whole populations, computed once. ``"minibatch"``: a fresh plan between blocks at every
-        step. ``"auto"``: whole where the cost matrix fits ``thalweg.settings.max_memory``.
+        ``"whole"``: plans between whole populations, computed once. ``"minibatch"``: a fresh plan between blocks at
+        every step. ``"auto"``: whole where the cost matrix fits ``thalweg.settings.max_memory``.
     block
         Cells in a minibatch block.
     """
 
+    n_threads: int | None = 1
     width: int = 128
     depth: int = 3
     sigma: float | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -77,7 +78,9 @@ def couple(
         row = {"t0": t0, "t1": t1, "n0": len(rows), "n1": len(cols), "coupling": kind, "regularisation": reg}
         row["seconds"] = spent or time.perf_counter() - start
         table.append(row | ({"condition": snapshots.conditions[condition]} if snapshots.conditions else {}))
-        logger.info("time %g to %g: %s coupling of %d x %d cells (%.1f s)", t0, t1, kind, len(rows), len(cols), row["seconds"])
+        logger.info(
+            "time %g to %g: %s coupling of %d x %d cells (%.1f s)", t0, t1, kind, len(rows), len(cols), row["seconds"]
+        )
     weights = torch.tensor(shares, dtype=torch.float64)
     return Coupled(couplings.Mixture(parts, sources, targets, weights / weights.sum()), pd.DataFrame(table))
 
@@ -90,8 +93,10 @@ def _intervals(
     for condition in range(max(1, len(snapshots.conditions))):
         observed = [t for t in snapshots.times.tolist() if len(snapshots.rows(t, condition))]
         if len(observed) < 2:
-            logger.warning("condition %r is observed at %s only; it is not trained on", snapshots.conditions[condition], observed)
-        for t0, t1 in zip(observed[:-1], observed[1:], strict=True):
+            logger.warning(
+                "condition %r is observed at %s only; it is not trained on", snapshots.conditions[condition], observed
+            )
+        for t0, t1 in pairwise(observed):
             out.append((condition, t0, t1, snapshots.rows(t0, condition), snapshots.rows(t1, condition)))
     return out
 
@@ -116,7 +121,11 @@ def _coupling(
     size = len(ends.x0) * len(ends.x1) * 8
     if config.coupling == "minibatch" or (config.coupling == "auto" and size > settings.max_memory):
         solve = _solver(method, reg)
-        return couplings.Minibatch(ends.x0, ends.x1, ends.a, ends.b, solve, config.block), f"minibatch {method.coupling}", 0.0
+        return (
+            couplings.Minibatch(ends.x0, ends.x1, ends.a, ends.b, solve, config.block),
+            f"minibatch {method.coupling}",
+            0.0,
+        )
     if key not in cache:
         start = time.perf_counter()
         cache[key] = (_solver(method, reg)(ends.x0, ends.x1, ends.a, ends.b), time.perf_counter() - start)

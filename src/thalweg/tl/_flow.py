@@ -82,7 +82,10 @@ class Flow:
         parts = range(0, len(z), _ROWS)
         with torch.no_grad():
             v = torch.cat(
-                [self.net.velocity(t[i : i + _ROWS], z[i : i + _ROWS], None if c is None else c[i : i + _ROWS]) for i in parts]
+                [
+                    self.net.velocity(t[i : i + _ROWS], z[i : i + _ROWS], None if c is None else c[i : i + _ROWS])
+                    for i in parts
+                ]
             )
         return v.double().cpu().numpy() * self.scale * self.axis.slope(time)[:, None]
 
@@ -135,10 +138,12 @@ class Flow:
         return torch.cat(out, 1).double().cpu().numpy() * self.scale + self.center
 
     def _drift(self, condition: Tensor | None, *, stochastic: bool, forward: bool) -> solve.Field:
-        """``d z/d tau``; as an SDE the drift is ``v + s`` forwards and ``v - s`` backwards (Tong et al. 2024, eq. 4)."""
+        """``dz/dtau``; as an SDE the drift is ``v + s`` forwards and ``v - s`` backwards (Tong et al. 2024)."""
         velocity, score, k = self.net.velocity, self.net.score, self.axis.n_intervals
         if stochastic and score is None:
-            raise InputError("stochastic=True needs a method that learns a score (sf2m); this flow has only a velocity.")
+            raise InputError(
+                "stochastic=True needs a method that learns a score (sf2m); this flow has only a velocity."
+            )
 
         def drift(tau: Tensor, z: Tensor) -> Tensor:
             t = (tau / k).expand(len(z))

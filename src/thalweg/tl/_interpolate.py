@@ -108,15 +108,15 @@ def interpolate(
 def _source_time(observed: np.ndarray, time: float, source_time: float | None, time_key: str) -> float:
     if source_time is not None:
         if source_time not in observed:
-            raise InputError(f"source_time={source_time!r} is not observed in obs[{time_key!r}]; times: {observed.tolist()}.")
+            raise InputError(
+                f"source_time={source_time!r} is not observed in obs[{time_key!r}]; times: {observed.tolist()}."
+            )
         return float(source_time)
     before = observed[observed < time]
     return float(before[-1] if len(before) else observed[0])
 
 
-def velocity(
-    adata: AnnData, *, key: str = "thalweg", device: str = "auto", copy: bool = False
-) -> AnnData | None:
+def velocity(adata: AnnData, *, key: str = "thalweg", device: str = "auto", copy: bool = False) -> AnnData | None:
     """Velocity of every cell at its own time.
 
     Parameters

@@ -155,7 +155,9 @@ class _Fold:
     def after(self) -> float:
         return float(self.axis.times[self.axis.times > self.time][0])
 
-    def row(self, method: str, seed: int, cloud: Floats, seconds: float, weights: Floats | None = None) -> dict[str, object]:
+    def row(
+        self, method: str, seed: int, cloud: Floats, seconds: float, weights: Floats | None = None
+    ) -> dict[str, object]:
         return self.compare(method, seed, cloud, self.real, seconds, weights)
 
     def compare(

@@ -1,4 +1,4 @@
-"""The methods by name: a coupling, a path, and whether a score is learned beside the velocity. A new method is a row."""
+"""The methods by name: a coupling, a path, and whether a score is learned too. A new method is a row."""
 
 from __future__ import annotations
 
@@ -48,8 +48,12 @@ class Method:
 METHODS = {
     "icfm": Method("independent conditional flow matching", "independent", paths.Linear, score=False, sigma=0.1),
     "otcfm": Method("optimal-transport conditional flow matching", "exact", paths.Linear, score=False, sigma=0.1),
-    "sbcfm": Method("Schrödinger-bridge conditional flow matching", "entropic", paths.BrownianBridge, score=False, sigma=0.25),
-    "sf2m": Method("score and flow matching of a Schrödinger bridge", "entropic", paths.BrownianBridge, score=True, sigma=0.25),
+    "sbcfm": Method(
+        "Schrödinger-bridge conditional flow matching", "entropic", paths.BrownianBridge, score=False, sigma=0.25
+    ),
+    "sf2m": Method(
+        "score and flow matching of a Schrödinger bridge", "entropic", paths.BrownianBridge, score=True, sigma=0.25
+    ),
 }
 
 

@@ -59,7 +59,9 @@ class Stored:
 
     def times_of(self, adata: AnnData) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Times of the cells, read as in the fit."""
-        labels = {label: self.time_labels.get(str(label)) for label in obs_column(adata, self.time_key, "time_key").unique()}
+        labels = {
+            label: self.time_labels.get(str(label)) for label in obs_column(adata, self.time_key, "time_key").unique()
+        }
         known = {label: value for label, value in labels.items() if value is not None}
         return parse_times(adata, self.time_key, known if self.time_labels else None)
 
@@ -78,7 +80,9 @@ class Stored:
         column = obs_column(adata, self.condition_key, "condition_key").astype(str)
         unknown = sorted(set(column) - set(self.conditions))
         if unknown:
-            raise InputError(f"obs[{self.condition_key!r}] holds {unknown}, unknown to the fit; it knows {list(self.conditions)}.")
+            raise InputError(
+                f"obs[{self.condition_key!r}] holds {unknown}, unknown to the fit; it knows {list(self.conditions)}."
+            )
         return column.map({name: i for i, name in enumerate(self.conditions)}).to_numpy(dtype=np.int64)
 
 
@@ -149,7 +153,9 @@ def load(adata: AnnData, key: str, device: str = "auto") -> Stored:
     try:
         return _unpack(entry, device)
     except (KeyError, RuntimeError, SafetensorError, TypeError) as error:
-        raise InputError(f"adata.uns[{key!r}] is damaged ({type(error).__name__}: {error}); run tw.tl.fit again.") from None
+        raise InputError(
+            f"adata.uns[{key!r}] is damaged ({type(error).__name__}: {error}); run tw.tl.fit again."
+        ) from None
 
 
 def _unpack(entry: Mapping[str, Any], device: str) -> Stored:

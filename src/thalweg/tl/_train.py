@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from thalweg._random import torch_generator
 from thalweg._settings import logger, settings
@@ -20,7 +20,7 @@ from thalweg.errors import InputError
 from thalweg.tl._axis import TimeAxis
 from thalweg.tl._config import FitConfig
 from thalweg.tl._couple import PlanCache, couple
-from thalweg.tl._flow import Flow, make_net
+from thalweg.tl._flow import Flow, FlowNet, make_net
 from thalweg.tl._methods import Method, find_method
 from thalweg.training import train
 from thalweg.training.loop import Validation
@@ -104,7 +104,11 @@ def train_flow(
         n_intervals=axis.n_intervals,
     )
     net = make_net(
-        snapshots.n_dims, config, score=method.score, n_conditions=len(snapshots.conditions), generator=torch_generator(rng)
+        snapshots.n_dims,
+        config,
+        score=method.score,
+        n_conditions=len(snapshots.conditions),
+        generator=torch_generator(rng),
     ).to(device)
     training, validation = _split(sampler, _Terms(method, sigma), config, rng)
     result = train(
@@ -118,7 +122,9 @@ def train_flow(
     )
     seconds = time.perf_counter() - start + borrowed
     steps = int(result.history["step"][-1])
-    logger.info("%s: %d steps in %.1f s, the weights of step %d are kept", method_name, steps, seconds, result.best_step)
+    logger.info(
+        "%s: %d steps in %.1f s, the weights of step %d are kept", method_name, steps, seconds, result.best_step
+    )
     flow = Flow(net.eval().requires_grad_(False), axis, center, scale, sigma)
     return Fitted(flow, pd.DataFrame(result.history), coupled.intervals, result.best_step, seconds)
 
@@ -130,15 +136,15 @@ class _Terms:
     method: Method
     sigma: float
 
-    def __call__(self, net: nn.Module, batch: Batch, weight: Tensor) -> Mapping[str, Tensor]:
+    def __call__(self, net: FlowNet, batch: Batch, weight: Tensor) -> Mapping[str, Tensor]:
         terms = {"velocity": (weight * losses.velocity(net.velocity, batch)).mean()}
-        if self.method.score:
+        if net.score is not None:
             terms["score"] = losses.score(net.score, batch, scale=2 / self.sigma**2).mean()
         return terms
 
 
 def _path_of(method: Method, sigma: float) -> Callable[[Tensor], Path]:
-    """A bridge's diffusion is the same everywhere, so over an interval of length D it spreads by sigma sqrt(D)."""
+    """Path for interval lengths D: a bridge of one diffusion everywhere spreads by sigma sqrt(D)."""
     if method.bridge:
         return lambda length: method.path(sigma * length.sqrt())
     path = method.path(sigma)
@@ -147,7 +153,7 @@ def _path_of(method: Method, sigma: float) -> Callable[[Tensor], Path]:
 
 def _split(
     sampler: IntervalSampler, terms: _Terms, config: FitConfig, rng: np.random.Generator
-) -> tuple[IntervalSampler, Validation | None]:
+) -> tuple[IntervalSampler, Validation[FlowNet] | None]:
     """Hold back a share of the source cells of each coupling; validate on one fixed batch of their pairs."""
     held = torch.zeros(len(sampler.z), dtype=torch.bool)
     for rows in sampler.mixture.sources:
@@ -158,8 +164,8 @@ def _split(
         return sampler, None  # off, or a time point with too few cells to spare one
     batch, weight = sampler.restrict(held).batch(_VALIDATION_BATCH, torch_generator(rng, sampler.z.device))
 
-    def validation(model: nn.Module) -> float:
+    def validation(model: FlowNet) -> float:
         with torch.no_grad():
-            return float(sum(terms(model, batch, weight).values()))
+            return float(torch.stack(list(terms(model, batch, weight).values())).sum())
 
     return sampler.restrict(~held), validation

@@ -1,11 +1,13 @@
-"""One loop for every model: AdamW, averaged weights, validation, early stopping, a stop at the first non-finite loss."""
+"""One loop for every model: AdamW, averaged weights, validation, early stopping, a stop when a loss is not finite."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +17,12 @@ from tqdm.auto import tqdm
 from thalweg.errors import NonFiniteLossError
 from thalweg.training.config import TrainingConfig
 
-Objective = Callable[[nn.Module, int, torch.Generator], Mapping[str, Tensor]]
+M = TypeVar("M", bound=nn.Module)
+
+Objective = Callable[[M, int, torch.Generator], Mapping[str, Tensor]]
 """``objective(model, batch_size, generator)`` -> scalar terms by name; their sum is minimised."""
 
-Validation = Callable[[nn.Module], float]
+Validation = Callable[[M], float]
 """``validation(model)`` -> loss on the samples held back; the same draws at every call."""
 
 
@@ -43,12 +47,12 @@ class TrainingResult:
 
 
 def train(
-    model: nn.Module,
-    objective: Objective,
+    model: M,
+    objective: Objective[M],
     config: TrainingConfig,
     generator: torch.Generator,
     *,
-    validation: Validation | None = None,
+    validation: Validation[M] | None = None,
     progress: bool = True,
     description: str = "training",
 ) -> TrainingResult:
@@ -79,10 +83,11 @@ def train(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: _rate(k, config))
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))  # type: ignore[no-untyped-call]
     result, keeper = TrainingResult(), _Best(patience=config.patience)
     sums: dict[str, float] = {}
-    with tqdm(total=config.max_steps, desc=description, disable=not progress, leave=False) as bar:
+    bar = tqdm(total=config.max_steps, desc=description, disable=not progress, leave=False)
+    with bar, _threads(config.n_threads):
         for step in range(1, config.max_steps + 1):
             terms = _step(model, objective, optimizer, config, generator, step)
             schedule.step()
@@ -91,10 +96,14 @@ def train(
                 sums[name] = sums.get(name, 0.0) + value
             if step % config.validate_every == 0 or step == config.max_steps:
                 n = (step - 1) % config.validate_every + 1
-                row = {"step": float(step), **{k: v / n for k, v in sums.items()}, "learning_rate": schedule.get_last_lr()[0]}
+                row: dict[str, float] = {
+                    "step": float(step),
+                    **{k: v / n for k, v in sums.items()},
+                    "learning_rate": float(schedule.get_last_lr()[0]),
+                }
                 sums = {}
                 if validation is not None:
-                    row["validation_loss"] = _evaluate(average.module, validation, step)
+                    row["validation_loss"] = _evaluate(cast(M, average.module), validation, step)
                 for name, value in row.items():
                     result.history.setdefault(name, []).append(value)
                 bar.set_postfix(loss=f"{row['loss']:.4g}", refresh=False)
@@ -107,9 +116,19 @@ def train(
     return result
 
 
+@contextmanager
+def _threads(n: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(n or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _step(
-    model: nn.Module,
-    objective: Objective,
+    model: M,
+    objective: Objective[M],
     optimizer: torch.optim.Optimizer,
     config: TrainingConfig,
     generator: torch.Generator,
@@ -130,10 +149,13 @@ def _step(
     return values
 
 
-_NON_FINITE = "{} at step {}: training stopped, the weights of the step before are kept. Lower the learning_rate or check the input."
+_NON_FINITE = (
+    "{} at step {}: training stopped, the weights of the step before are kept. "
+    "Lower the learning_rate or check the input."
+)
 
 
-def _evaluate(model: nn.Module, validation: Validation, step: int) -> float:
+def _evaluate(model: M, validation: Validation[M], step: int) -> float:
     model.eval()
     value = validation(model)
     model.train()
