@@ -11,7 +11,7 @@ import ot
 import pytest
 import torch
 
-from thalweg.core import exact_ot
+from thalweg.core import _exact_ot_start, exact_ot
 from thalweg.core.exact_ot import ExactPlan, certify, solve_exact
 from thalweg.errors import InputError, NotConvergedError
 
@@ -59,6 +59,14 @@ def test_column_generation_agrees_with_dense_simplex(cost: Any, d: int, weighted
     plan = solve_exact(x, y, a=a if weighted else None, b=b if weighted else None, cost=cost, small=0)
     assert plan.cost == pytest.approx(reference(x, y, a, b, cost), rel=1e-9)
     assert_proved(plan, x, y, a, b, cost)
+
+
+@pytest.mark.parametrize("cost", COSTS)
+def test_missing_arcs_are_found_by_the_test_of_all_pairs(cost: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_exact_ot_start, "POOL_PER_POINT", 1)
+    x, y = clouds(400, 300, 4)
+    plan = solve_exact(x, y, cost=cost, small=0)
+    assert plan.cost == pytest.approx(reference(x, y, None, None, cost), rel=1e-9)
 
 
 @pytest.mark.parametrize("cost", COSTS)

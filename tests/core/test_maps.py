@@ -98,6 +98,15 @@ def test_gradients_reach_the_parameters_of_a_learned_path() -> None:
         assert found.item() == pytest.approx(wanted.item(), rel=1e-12)
 
 
+def test_one_time_expanded_to_all_rows() -> None:
+    x0, x1, _ = pairs(Sphere())
+    t = torch.tensor(0.3, dtype=torch.float64).expand(len(x0))
+    transport = lambda t, eps, x0, x1: straight(x0, x1, t) * eps  # noqa: E731
+    for path in (CLOSED_FORMS[1][0], MapPath(transport), Geodesic(Sphere())):
+        a, b = path(x0, x1, t, generator()), path(x0, x1, t.clone(), generator())
+        assert torch.equal(a.u_t, b.u_t)
+
+
 def test_functions_that_return_the_wrong_thing_are_refused() -> None:
     x0, x1, t = pairs()
     one = lambda x0, x1, t: torch.ones_like(t)  # noqa: E731

@@ -1,22 +1,24 @@
 """Newton steps for diagonal scalings: the inner solver of `thalweg.core.entropic_ot`.
 
-Given a positive kernel ``K`` (dense, or sparse with its small entries left out) the plan is ``P = diag(u) K diag(v)`` with
-``u = exp(phi)``, ``v = exp(psi)``. For every ``phi`` the best ``psi`` is known, so what is left is a smooth convex problem in
-``phi``. With ``r = P 1``, ``c = P' 1``, targets ``a~ = a exp(-f/tau_a)``, ``kappa = eps/tau_a`` and ``lambda_b = tau_b/(tau_b + eps)``:
+Given a positive kernel ``K`` (dense, or sparse with its small entries left out) the plan is ``P = diag(u) K diag(v)``
+with ``u = exp(phi)``, ``v = exp(psi)``. For every ``phi`` the best ``psi`` is known, so what is left is a smooth convex
+problem in ``phi``. With ``r = P 1``, ``c = P' 1``, ``kappa = eps/tau`` of each side and ``a~ = a exp(-f/tau_a)``:
 
     gradient   r - a~
-    Hessian    diag(kappa a~ + r) - lambda_b P diag(1/c) P'
+    Hessian    diag(kappa_a a~ + r) - P diag(1/c) P' / (1 + kappa_b)
 
-Plain Sinkhorn moves along the diagonal of that Hessian alone, and needs a number of iterations of the order of its condition number;
-conjugate gradients on the whole needs about the square root. Each product with the Hessian costs two products with ``K``, as much as a
-Sinkhorn iteration, and no exponential. Sparse Newton for Sinkhorn: Tang, Shavlovsky, Rahmanian et al. (ICLR 2024); the elimination of one
-side: Cuturi and Peyré (SIAM Review 2018); relaxed marginals: Chizat et al. (Mathematics of Computation 2018).
+Plain Sinkhorn sees the diagonal of that Hessian alone, and needs iterations of the order of its condition number;
+conjugate gradients need about the square root. A product with the Hessian costs two products with ``K``, as much as a
+Sinkhorn iteration, and no exponential. Conjugate gradients stop where the step leaves the region in which the
+quadratic model means anything (Steihaug, SIAM Journal on Numerical Analysis 1983). Newton steps on sparse kernels: Tang
+et al. (ICLR 2024); relaxed marginals: Chizat et al. (Mathematics of Computation 2018).
 
 Not guaranteed: convergence. The caller reads the returned error, and checks the full plan.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 
@@ -29,9 +31,9 @@ MAX_CONJUGATE = 60
 
 
 def sparse_kernel(rows: Tensor, cols: Tensor, values: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Compressed forms of a kernel and of its transpose, from entries sorted by row.
+    """Compress a kernel, given by entries sorted by row, and its transpose.
 
-    Both are kept because a product with the transpose of a compressed matrix is a hundred times slower than with the matrix.
+    Both are kept because a product with the transpose of a compressed matrix is a hundred times slower.
     """
     order = torch.argsort(cols, stable=True)
     forward = _compressed(rows, cols, values, shape)
@@ -79,7 +81,8 @@ class ScalingProblem:
     forward, backward
         ``K`` of shape ``(n, m)`` and its transpose.
     log_a, log_b
-        Logarithms of the target marginals at ``phi = psi = 0``, shapes ``(n,)`` and ``(m,)``: ``log a - f/tau_a`` and ``log b - g/tau_b``.
+        Logarithms of the target marginals at ``phi = psi = 0``, shapes ``(n,)`` and ``(m,)``: ``log a - f/tau_a``,
+        ``log b - g/tau_b``.
     kappa_a, kappa_b
         ``eps/tau`` of each side; 0 for a marginal that must hold exactly.
     """
@@ -93,7 +96,10 @@ class ScalingProblem:
         self.pairs = 0
 
     def solve(self, tol: float, max_pairs: int) -> tuple[Tensor, Tensor, int]:
-        """Minimise until the rows' L1 error is below ``tol`` times the mass, or ``max_pairs`` pairs of products are spent.
+        """Minimise until the rows' L1 error is below ``tol`` times the mass.
+
+        Stops early after ``max_pairs`` pairs of products, or when a scaling has moved so far that the entries of a
+        sparse kernel should be chosen anew.
 
         Returns
         -------
@@ -103,9 +109,10 @@ class ScalingProblem:
         at = self._at(torch.zeros_like(self.log_a))
         while at.error >= tol and self.pairs < max_pairs and at.reach < MAX_REACH:
             update = (at.target.log() - at.r.log()) / (1 + self.kappa_a)
-            at = self._at(at.phi + update.clamp(-MAX_REACH, MAX_REACH))
-            if at.error >= tol:
-                at = self._newton(at, max_pairs)
+            new = self._at(at.phi + update.clamp(-MAX_REACH, MAX_REACH))
+            if not math.isfinite(new.error):
+                break
+            at = self._newton(new, max_pairs) if new.error >= tol else new
         return at.phi.double(), at.psi.double(), self.pairs
 
     def _at(self, phi: Tensor) -> _Point:
@@ -118,8 +125,6 @@ class ScalingProblem:
 
     def _newton(self, at: _Point, max_pairs: int) -> _Point:
         step = self._direction(at, min(0.1, at.error**0.5), max_pairs)
-        if self.kappa_a == self.kappa_b == 0:
-            step = step - (at.target @ step) / at.target.sum()  # constants do not change the plan
         largest, slope = float(step.abs().max()), float(at.gradient @ step)
         if not (slope < 0 and largest > 0):
             return at
@@ -151,7 +156,11 @@ class ScalingProblem:
             residual = residual - (size / curvature) * image
             scaled = residual / diagonal
             previous, size = size, float(residual @ scaled)
-            if size <= goal or self.pairs >= max_pairs or float(step.abs().max()) > MAX_STEP:
+            if size <= goal or self.pairs >= max_pairs or float(self._centred(at, step).abs().max()) > MAX_STEP:
                 break
             search = scaled + (size / previous) * search
-        return step
+        return self._centred(at, step)
+
+    def _centred(self, at: _Point, step: Tensor) -> Tensor:
+        """Without its constant part, which changes no balanced plan."""
+        return step - (at.target @ step) / at.target.sum() if self.kappa_a == self.kappa_b == 0 else step

@@ -1,14 +1,15 @@
 """Passes over all pairs of two point clouds: the outer part of `thalweg.core.entropic_ot`.
 
-Every pass forms blocks of the exponent ``(f_i + g_j - |x_i - y_j|^2)/t`` by one matrix product and uses each block at once, so that no pass
-but the one that stores a dense kernel needs memory for all pairs. Coordinates are centred and in units of ``sqrt(eps)``: a temperature ``t = 1`` is
-the problem asked for, a higher one the same problem with more regularisation.
+Every pass forms blocks of the exponent ``(f_i + g_j - |x_i - y_j|^2)/t`` by one matrix product and uses each block at
+once, so that no pass but the one that stores a dense kernel needs memory for all pairs. Coordinates are centred and in
+units of ``sqrt(eps)``: temperature ``t = 1`` is the problem asked for, a higher one the same with more regularisation.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -20,11 +21,12 @@ from thalweg.errors import MemoryBudgetError
 _DENSE_ABOVE = 0.08  # share of kept entries from which a dense kernel, cheap to form, is the faster
 _SMALL = 2**18  # pairs up to which choosing entries costs more than it saves
 _BYTES_PER_ENTRY = 48  # kernel, transpose and the sort between them
+_LOWEST_TARGET = -70.0  # logarithm of a share of the mass that no one will miss: the floor below reaches it
 _LOWEST_EXPONENT = -80.0  # smaller exponentials are denormal in float32, and ten times slower to add up
 
 
 def soft_min(problem: Problem, g: Tensor, temperature: float) -> Tensor:
-    """The best ``f`` for a given ``g``: ``-t lambda log sum_j b_j exp((g_j - C_ij)/t)``, ``lambda = tau_a/(tau_a + t)``."""
+    """Return the best ``f``: ``-t lambda log sum_j b_j exp((g_j - C_ij)/t)``, ``lambda = tau_a/(tau_a + t)``."""
     level = problem.log_b + g / temperature
     left, right = factors(
         problem.x / temperature**0.5, problem.y / temperature**0.5, torch.zeros_like(problem.x[:, 0]), level
@@ -34,6 +36,17 @@ def soft_min(problem: Problem, g: Tensor, temperature: float) -> Tensor:
         top = block.amax(1, keepdim=True)
         sums.append((block.sub_(top).clamp_(min=_LOWEST_EXPONENT).exp_().sum(1).log_() + top[:, 0]).double())
     return -temperature / (1 + temperature / problem.tau_a) * torch.cat(sums)
+
+
+def restore(problem: Problem, points: Tensor, order: Tensor, f: Tensor, g: Tensor) -> Tensor:
+    """Put a potential into the order of ``points``; a point of zero weight gets that of a point of vanishing weight."""
+    full = f.new_empty(len(points))
+    full[order] = f
+    absent = torch.ones(len(points), dtype=torch.bool, device=points.device)
+    absent[order] = False
+    if absent.any():
+        full[absent] = soft_min(replace(problem, x=points[absent]), g, 1.0)
+    return full
 
 
 def factors(x: Tensor, y: Tensor, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,7 +66,7 @@ def blocks(left: Tensor, right: Tensor, out: Tensor | None = None) -> Iterator[t
 
 
 def full_pass(problem: Problem, f: Tensor, g: Tensor, temperature: float, tol: float) -> tuple[Kept, float]:
-    """Kernel ``a_i b_j exp((f_i + g_j - C_ij)/t)`` without its negligible entries, and the L1 error of the marginals with them.
+    """Find the entries of ``a_i b_j exp((f_i + g_j - C_ij)/t)`` that matter, and the marginals' L1 error with all.
 
     The error adds both sides and is relative to the mass of the plan.
     """
@@ -61,8 +74,9 @@ def full_pass(problem: Problem, f: Tensor, g: Tensor, temperature: float, tol: f
     left, right = factors(
         problem.x / scale, problem.y / scale, problem.log_a + f / temperature, problem.log_b + g / temperature
     )
+    log_r, log_c, shift = problem.targets(f, g)
+    left[:, -2] -= shift
     left, right = left.to(dtype), right.to(dtype)
-    log_r, log_c = problem.targets(f, g)
     kept = Kept(log_r.to(dtype), log_c.to(dtype), math.log(10 * max(len(log_r), len(log_c)) / tol))
     if kept.fits_dense(left, right, problem.max_memory):
         kept.dense = left.new_empty(len(left), right.shape[1])
@@ -71,9 +85,7 @@ def full_pass(problem: Problem, f: Tensor, g: Tensor, temperature: float, tol: f
         parts = kept.collect(blocks(left, right))
     rows, columns = _sums(parts)
     wrong = (rows - log_r.exp()).abs().sum() + (columns - log_c.exp()).abs().sum()
-    # With relaxed marginals the optimal plan may all but vanish; its error is then zero in any useful sense.
-    mass = max(float(rows.sum()), 1e-12 * float(problem.log_a.exp().sum()))
-    return kept, float(wrong) / mass
+    return kept, float(wrong / rows.sum())
 
 
 def _sums(parts: Iterator[tuple[int, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -110,8 +122,8 @@ class Kept:
         sparse = share * n * m * _BYTES_PER_ENTRY
         if min(dense, sparse) > max_memory:
             raise MemoryBudgetError(
-                f"entropic kernel: {n} rows x {m} columns x {left.element_size()} bytes = {dense} bytes dense, about {sparse:.3g} bytes sparse, "
-                f"max_memory={max_memory}. Raise max_memory, use fewer points, or lower epsilon."
+                f"entropic kernel: {n} rows x {m} columns x {left.element_size()} bytes = {dense} bytes dense, "
+                f"about {sparse:.3g} sparse, max_memory={max_memory}. Raise it, use fewer points, or lower epsilon."
             )
         return dense <= max_memory and (share > _DENSE_ABOVE or sparse > max_memory)
 
@@ -123,6 +135,10 @@ class Kept:
             values = block.view(-1)[flat].clamp_(min=_LOWEST_EXPONENT).exp_()
             self.parts.append(((flat // m + start).int(), (flat % m).int(), values))
             yield start, block
+
+    def targets(self) -> tuple[Tensor, Tensor]:
+        """Return the logarithms of the marginals that the kernel can reach."""
+        return self.log_r.clamp(min=_LOWEST_TARGET), self.log_c.clamp(min=_LOWEST_TARGET)
 
     def kernel(self) -> tuple[Tensor, Tensor]:
         """Return the kernel and its transpose."""

@@ -70,7 +70,9 @@ def leave_one_out(
     if metric != "fit_seconds" and len(floor):
         axes.axhline(floor.mean(), ls="--", lw=1, color=_REAL, zorder=1, label="floor (real vs real)")
     axes.set(xlabel="", ylabel=_LABELS.get(metric, metric))
-    axes.tick_params(axis="x", rotation=20)
+    axes.tick_params(axis="x", rotation=25)
+    for label in axes.get_xticklabels():
+        label.set(ha="right", rotation_mode="anchor")
     axes.set_xlim(-0.5, len(order) - 0.2)
     axes.legend(title="held-out time", frameon=False, bbox_to_anchor=(1.01, 1), loc="upper left", fontsize=8)
     return _finish(axes, ax, show)

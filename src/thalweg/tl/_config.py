@@ -33,7 +33,7 @@ class FitConfig(TrainingConfig):
     """
 
     n_threads: int | None = 1
-    width: int = 128
+    width: int = 64
     depth: int = 3
     sigma: float | None = None
     coupling: CouplingSize = "auto"

@@ -38,9 +38,9 @@ class TrainingConfig:
         large factor where the cores are shared, and their result then does not depend on the number of cores.
     """
 
-    max_steps: int = 2000
-    batch_size: int = 512
-    learning_rate: float = 2e-3
+    max_steps: int = 1000
+    batch_size: int = 256
+    learning_rate: float = 5e-3
     warmup_steps: int = 50
     weight_decay: float = 1e-5
     ema_decay: float = 0.99
