@@ -10,9 +10,41 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from thalweg.core import couplings, dispersive, distances, fields, losses, manifolds, paths, solve
+    from thalweg.core import (
+        action,
+        contrastive,
+        couplings,
+        dispersive,
+        distances,
+        features,
+        fields,
+        likelihood,
+        losses,
+        manifolds,
+        maps,
+        marginal,
+        paths,
+        sde,
+        solve,
+    )
 
-__all__ = ["couplings", "dispersive", "distances", "fields", "losses", "manifolds", "paths", "solve"]
+__all__ = [
+    "action",
+    "contrastive",
+    "couplings",
+    "dispersive",
+    "distances",
+    "features",
+    "fields",
+    "likelihood",
+    "losses",
+    "manifolds",
+    "maps",
+    "marginal",
+    "paths",
+    "sde",
+    "solve",
+]
 
 
 def __getattr__(name: str) -> Any:
