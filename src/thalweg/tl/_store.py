@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
 
 from thalweg._settings import logger
 from thalweg.data import Snapshots, parse_times
@@ -99,7 +100,7 @@ def pack(
 ) -> dict[str, Any]:
     """What goes into ``uns``: nested dicts of strings, numbers, arrays and DataFrames only."""
     flow = fitted.flow
-    weights = safetensors.torch.save({k: v.cpu().contiguous() for k, v in flow.net.state_dict().items()})
+    weights = save_safetensors({k: v.cpu().contiguous() for k, v in flow.net.state_dict().items()})
     return {
         "format": FORMAT,
         "params": {
@@ -169,7 +170,7 @@ def _unpack(entry: Mapping[str, Any], device: str) -> Stored:
         n_conditions=len(conditions),
         generator=torch.Generator(),
     )
-    net.load_state_dict(safetensors.torch.load(np.asarray(entry["weights"], dtype=np.uint8).tobytes()))
+    net.load_state_dict(load_safetensors(np.asarray(entry["weights"], dtype=np.uint8).tobytes()))
     axis = TimeAxis(*(np.asarray(times[k], dtype=np.float64) for k in ("times", "knots", "values")))
     flow = Flow(
         net.eval().requires_grad_(False).to(resolve_device(device)),
