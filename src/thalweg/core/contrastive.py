@@ -36,7 +36,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from thalweg.core.losses import Model, _predict, mean_square, velocity
+from thalweg.core.losses import Model, mean_square, predict, velocity
 from thalweg.core.paths import Batch, Path
 from thalweg.errors import InputError
 
@@ -89,7 +89,7 @@ def contrastive_terms(
     `contrastive_velocity`.
     """
     rows = negative_rows(batch, generator, negatives)
-    v = _predict(model, batch)
+    v = predict(model, batch)
     return mean_square(v - batch.u_t), mean_square(v - batch.u_t[rows])
 
 

@@ -22,7 +22,14 @@ def mean_square(residual: Tensor) -> Tensor:
     return residual.flatten(1).square().mean(1)
 
 
-def _predict(model: Model, batch: Batch) -> Tensor:
+def predict(model: Model, batch: Batch) -> Tensor:
+    """Value of the model on the batch; refuses an output of another shape than ``x_t``.
+
+    Raises
+    ------
+    InputError
+        If the shapes differ.
+    """
     out = model(batch.t, batch.x_t, batch.condition)
     if out.shape != batch.x_t.shape:
         raise InputError(f"the model returned shape {tuple(out.shape)} for x_t of shape {tuple(batch.x_t.shape)}.")
@@ -48,7 +55,7 @@ def velocity(model: Model, batch: Batch) -> Tensor:
     InputError
         If the model's output has another shape than ``x_t``.
     """
-    return mean_square(_predict(model, batch) - batch.u_t)
+    return mean_square(predict(model, batch) - batch.u_t)
 
 
 def score(model: Model, batch: Batch, *, scale: float | Tensor = 1.0) -> Tensor:
@@ -76,4 +83,4 @@ def score(model: Model, batch: Batch, *, scale: float | Tensor = 1.0) -> Tensor:
     InputError
         If the model's output has another shape than ``x_t``.
     """
-    return mean_square(expand(scale * batch.sigma_t, batch.eps) * _predict(model, batch) + batch.eps)
+    return mean_square(expand(scale * batch.sigma_t, batch.eps) * predict(model, batch) + batch.eps)
