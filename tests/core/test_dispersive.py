@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from typing import get_args
 
@@ -68,13 +69,16 @@ def loop_contrastive(z: np.ndarray, plus: np.ndarray, kind: Kind, tau: float, ma
 
 @every
 @pytest.mark.parametrize("shape", [(12, 5), (5, 12), (6, 6), (2, 3)])
-def test_values_equal_plain_loops(kind: Kind, shape: tuple[int, int]) -> None:
+def test_values_equal_plain_loops(kind: Kind, shape: tuple[int, int], proof: Callable[..., None]) -> None:
+    """Relative errors."""
     z, plus = features(*shape) + 0.3, features(*shape, seed=1)
     for tau, margin, weight in ((0.5, 1.0, 0.005), (1.7, 4.0, 2.0)):
         expected = loop_dispersive(z.numpy(), kind, tau, margin)
-        assert dispersive(z, kind, tau=tau, margin=margin).item() == pytest.approx(expected, rel=1e-12, abs=0)
+        value = dispersive(z, kind, tau=tau, margin=margin).item()
+        proof(f"dispersive_{kind}", abs(value - expected) / abs(expected), 1e-12)
+        expected = loop_contrastive(z.numpy(), plus.numpy(), kind, tau, margin, weight)
         value = contrastive_pair(z, plus, kind, tau=tau, margin=margin, weight=weight).item()
-        assert value == pytest.approx(loop_contrastive(z.numpy(), plus.numpy(), kind, tau, margin, weight), rel=1e-12)
+        proof(f"contrastive_{kind}", abs(value - expected) / abs(expected), 1e-12)
 
 
 @every
@@ -94,11 +98,11 @@ def test_trailing_axes_are_flattened(kind: Kind) -> None:
     assert torch.equal(dispersive(z.reshape(6, 2, 3, 4), kind), dispersive(z, kind))
 
 
-def test_infonce_l2_runs_from_zero_to_minus_log_n() -> None:
+def test_infonce_l2_runs_from_zero_to_minus_log_n(proof: Callable[..., None]) -> None:
     same = features(1, 4).expand(16, 4) + 3.7
     assert dispersive(same).item() == pytest.approx(0, abs=1e-15)
     apart = 1e3 * torch.eye(16, dtype=torch.float64)
-    assert dispersive(apart).item() == pytest.approx(-math.log(16), rel=1e-15)
+    proof("dispersive_infonce_l2", abs(dispersive(apart).item() + math.log(16)), 1e-14)
     for scale in (1e-3, 0.1, 1.0, 3.0):
         assert -math.log(16) < dispersive(scale * features(16, 4)).item() < 0
 
@@ -130,16 +134,99 @@ def test_gradients_are_exact(kind: Kind) -> None:
         for normalize in (False, True):
             assert torch.autograd.gradcheck(lambda a, k=normalize: dispersive(a, kind, margin=3.0, normalize=k), z)
         assert torch.autograd.gradcheck(lambda a, b: contrastive_pair(a, b, kind, margin=3.0, weight=0.5), (z, plus))
-    assert torch.autograd.gradgradcheck(lambda a: dispersive(a, kind, margin=30.0), z)
+    z = features(23, 3).requires_grad_()  # groups of 5, three rows left over
+    assert torch.autograd.gradcheck(lambda a: dispersive(a, kind, margin=3.0, group=5), z)
+
+
+@every
+def test_a_second_derivative_is_refused_and_not_silently_zero(kind: Kind) -> None:
+    z = features().requires_grad_()
+    loss = z.pow(3).sum() + dispersive(z, kind)  # the gradient of the first term alone could be differentiated
+    with pytest.raises(InputError, match="differentiable once"):
+        torch.autograd.grad(loss, z, create_graph=True)
+
+
+@every
+@pytest.mark.parametrize("shape", [(256, 64), (64, 256), (130, 7)])
+@pytest.mark.parametrize("scale", [1e-3, 0.3, 2.0])
+def test_float32_values_and_gradients_equal_float64(kind: Kind, shape: tuple[int, int], scale: float) -> None:
+    z = (scale * torch.nn.functional.silu(2 * features(*shape))).requires_grad_()
+    single = z.detach().float().requires_grad_()
+    for group in (None, 40):
+        value, expected = (dispersive(x, kind, margin=scale**2, group=group) for x in (single, z))
+        assert value.item() == pytest.approx(expected.item(), rel=1e-5, abs=5e-7)
+        (grad,), (right,) = torch.autograd.grad(value, single), torch.autograd.grad(expected, z)
+        assert float((grad.double() - right).norm()) <= 1e-5 * float(right.norm())
+
+
+def test_groups_pool_the_pairs_of_rows_dealt_in_turn() -> None:
+    z = features(23, 3)
+    hands = [z[:20][i::4] for i in range(4)]  # 23 // 5 = 4 groups of 5; the last three rows sit out
+    for tau in (0.5, 1.7):
+        exps = [math.exp(dispersive(hand, tau=tau).item()) for hand in hands]
+        assert math.exp(dispersive(z, tau=tau, group=5).item()) == pytest.approx(sum(exps) / 4, rel=1e-12)
+        exps = [math.exp(dispersive(hand, "infonce_cosine", tau=tau).item()) for hand in hands]
+        grouped = dispersive(z, "infonce_cosine", tau=tau, group=5)
+        assert math.exp(grouped.item()) == pytest.approx(sum(exps) / 4, rel=1e-12)
+    mean = sum(dispersive(hand, "hinge", margin=2.0).item() for hand in hands) / 4
+    assert dispersive(z, "hinge", margin=2.0, group=5).item() == pytest.approx(mean, rel=1e-12)
+    assert torch.equal(dispersive(z, "covariance", group=5), dispersive(z, "covariance"))
+    leaf = z.clone().requires_grad_()
+    (grad,) = torch.autograd.grad(dispersive(leaf, group=5), leaf)
+    assert torch.equal(grad[20:], torch.zeros_like(grad[20:]))
+    assert float(grad[:20].abs().min()) > 0
+
+
+@every
+@pytest.mark.parametrize("group", [12, 23, 100])
+def test_one_group_is_the_whole_batch(kind: Kind, group: int) -> None:
+    z = features(23, 3)
+    assert torch.equal(dispersive(z, kind, group=group), dispersive(z, kind))
+
+
+@every
+def test_features_of_any_memory_layout(kind: Kind) -> None:
+    z = features(24, 6)
+    for group in (None, 5):
+        plain = z.clone().requires_grad_()
+        (right,) = torch.autograd.grad(dispersive(plain, kind, group=group), plain)
+        for view in (z.T.contiguous().T, z.repeat_interleave(2, 0)[::2], z.repeat_interleave(2, 1)[:, ::2]):
+            assert not view.is_contiguous()
+            leaf = view.detach().requires_grad_()
+            value = dispersive(leaf, kind, group=group)
+            assert value.item() == pytest.approx(dispersive(z, kind, group=group).item(), rel=1e-13)
+            torch.testing.assert_close(torch.autograd.grad(value, leaf)[0], right)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_exponents_far_outside_the_floating_range(dtype: torch.dtype) -> None:
+    tau = 1e-4  # exp(1 / tau) overflows even float64
+    same = features(1, 4, dtype=dtype).repeat(8, 1).requires_grad_()
+    assert dispersive(same, "infonce_cosine", tau=tau).item() == pytest.approx(1 / tau, rel=1e-6)
+    apart = torch.eye(8, dtype=dtype, requires_grad=True)
+    assert dispersive(apart, "infonce_cosine", tau=tau).item() == pytest.approx(1 / tau - math.log(8), rel=1e-6)
+    zero = torch.zeros(8, 4, dtype=dtype, requires_grad=True)
+    assert dispersive(zero, "infonce_cosine", tau=tau).item() == pytest.approx(0, abs=1e-6)
+    far = (1e4 * torch.eye(8, dtype=dtype)).requires_grad_()
+    assert dispersive(far, tau=tau).item() == pytest.approx(-math.log(8), rel=1e-6)
+    for leaf, kind in (
+        (same, "infonce_cosine"),
+        (apart, "infonce_cosine"),
+        (zero, "infonce_cosine"),
+        (far, "infonce_l2"),
+    ):
+        (grad,) = torch.autograd.grad(dispersive(leaf, kind, tau=tau), leaf)
+        assert float(grad.abs().max()) < 1e-2
 
 
 @pytest.mark.parametrize("kind", L2_KINDS)
-def test_descent_repels_every_pair(kind: Kind) -> None:
+def test_descent_repels_every_pair(kind: Kind, proof: Callable[..., None]) -> None:
+    """One minus the cosine between the step of a point and the way from the other one."""
     two = torch.tensor([[0.0, 0.0], [0.3, 0.1]], dtype=torch.float64, requires_grad=True)
     (grad,) = torch.autograd.grad(dispersive(two, kind), two)
     along = (two[1] - two[0]).detach()
     # Both points move apart along the line that joins them, by equal and opposite steps.
-    assert float(-grad[1] @ along) > 0
+    proof(f"dispersive_{kind}", 1 - torch.cosine_similarity(-grad[1], along, 0).item(), 1e-12)
     torch.testing.assert_close(grad[0], -grad[1])
     assert abs(float(grad[1, 0] * along[1] - grad[1, 1] * along[0])) < 1e-16
     z = (0.1 * features()).requires_grad_()
@@ -286,6 +373,9 @@ def test_input_that_cannot_be_used_is_refused(kind: Kind) -> None:
             dispersive(z, kind, tau=bad_tau)
         with pytest.raises(InputError, match="`margin`"):
             dispersive(z, kind, margin=bad_tau)
+    for bad_group in (1, 0, -3):
+        with pytest.raises(InputError, match="`group`"):
+            dispersive(z, kind, group=bad_group)
     with pytest.raises(InputError, match="`weight`"):
         contrastive_pair(z, z, kind, weight=-1.0)
     for bad_view in (z[:3], z[:, :1], z.float()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -51,13 +52,16 @@ def assert_proved(plan: ExactPlan, x: Array, y: Array, a: Array, b: Array, cost:
 @pytest.mark.parametrize("cost", COSTS)
 @pytest.mark.parametrize("d", [3, 30])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_column_generation_agrees_with_dense_simplex(cost: Any, d: int, weighted: bool) -> None:
+def test_column_generation_agrees_with_dense_simplex(
+    cost: Any, d: int, weighted: bool, proof: Callable[..., None]
+) -> None:
     x, y = clouds(800, 1000, d)
     rng = np.random.default_rng(1)
     a, b = (rng.gamma(0.5, size=k) + 1e-3 if weighted else np.ones(k) for k in (800, 1000))
     a, b = a / a.sum(), b / b.sum()
     plan = solve_exact(x, y, a=a if weighted else None, b=b if weighted else None, cost=cost, small=0)
-    assert plan.cost == pytest.approx(reference(x, y, a, b, cost), rel=1e-9)
+    proof("exact_plan", abs(plan.cost / reference(x, y, a, b, cost) - 1), 1e-9)
+    proof("exact_plan", certify(plan, x, y, a=a, b=b, cost=cost), 1e-9)
     assert_proved(plan, x, y, a, b, cost)
 
 
@@ -98,12 +102,12 @@ def test_one_dimension_with_weights_and_ties(cost: Any) -> None:
     assert plan.cost == pytest.approx(reference(x, y, a, b, cost), rel=1e-9)
 
 
-def test_translation_is_the_optimal_map() -> None:
+def test_translation_is_the_optimal_map(proof: Callable[..., None]) -> None:
     x, _ = clouds(500, 1, 6)
     order = np.random.default_rng(0).permutation(500)
     shift = np.array([3.0, -1, 0, 2, 0, 0.5])
     plan = solve_exact(x, (x + shift)[order], small=0)
-    assert plan.cost == pytest.approx(shift @ shift, rel=1e-10)
+    proof("exact_plan", abs(plan.cost / (shift @ shift) - 1), 1e-10)
     np.testing.assert_array_equal(order[plan.cols], plan.rows)
     assert solve_exact(x, (x + shift)[order], cost="euclidean", small=0).cost == pytest.approx(
         np.linalg.norm(shift), rel=1e-9

@@ -47,6 +47,16 @@ PATHS: dict[str, Path] = {
     "map": MapPath(skewed),
 }
 every = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+ROWS = {
+    "linear": "icfm",
+    "rectified": "icfm",
+    "trigonometric": "vpcfm",
+    "bridge": "sbcfm",
+    "gaussian_ot": "fm",
+    "vp": "fm_vp",
+    "gaussian_map": "gaussian_map",
+    "map": "map",
+}
 
 
 def pairs(n: int = 64, d: int = 3, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
@@ -61,14 +71,14 @@ def backward_derivative(position: Callable[[Tensor], Tensor], t: Tensor) -> Tens
     return torch.stack([torch.autograd.grad(c.sum(), t, retain_graph=True)[0] for c in columns], 1)
 
 
-@every
-def test_velocity_is_the_time_derivative_of_the_position(path: Path) -> None:
-    x0, x1 = pairs()
+@pytest.mark.parametrize("name", PATHS)
+def test_velocity_is_the_time_derivative_of_the_position(name: str, proof: Callable[..., None]) -> None:
+    path, (x0, x1) = PATHS[name], pairs()
     lo, hi = path.t_range
     t = lo + (hi - lo) * torch.rand(len(x0), generator=generator(1), dtype=torch.float64)
     batch = path(x0, x1, t, generator(2))
     wanted = backward_derivative(lambda s: path.at(x0, x1, s, batch.eps).x_t, t)
-    torch.testing.assert_close(batch.u_t, wanted, rtol=1e-8, atol=1e-8)
+    proof(ROWS[name], (batch.u_t - wanted).abs().max(), 1e-8)
 
 
 @pytest.mark.parametrize("name", ["linear", "bridge", "gaussian_ot", "vp", "gaussian_map"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -64,7 +66,8 @@ def sampler(n_intervals=2):
 
 
 def test_batches_live_on_one_time_axis(generator):
-    batch, weight = sampler().batch(500, generator)
+    drawn = sampler().batch(500, generator)
+    batch, weight = drawn.batch, drawn.weight
     first = batch.x0[:, 0] == 0
     tau = batch.t * 2
     # piecewise linear through (0, 0), (2/3, 1), (2, 5), with its slopes as velocities
@@ -79,4 +82,23 @@ def test_restriction_reaches_the_sampler(generator):
     s = sampler()
     with pytest.raises(InputError):
         s.restrict(torch.tensor([True, False, True]))
-    assert len(s.restrict(torch.tensor([True, True, False])).batch(8, generator)[0]) == 8
+    assert len(s.restrict(torch.tensor([True, True, False])).batch(8, generator).batch) == 8
+
+
+def test_pairs_of_an_unbalanced_plan_carry_mass(generator):
+    """From m0 = 1/2 to m1 = 2 at a constant rate: the mass half-way is their geometric mean."""
+    mass = (torch.full((3,), 0.5).log(), torch.full((3,), 2.0).log())
+    drawn = replace(sampler(), log_mass=mass).batch(500, generator)
+    torch.testing.assert_close(drawn.mass, 0.5 * 4**drawn.unit_t)
+    torch.testing.assert_close(drawn.weight, drawn.length**2 * drawn.mass)
+    torch.testing.assert_close(drawn.unit_batch.t, drawn.unit_t)
+
+
+def test_times_of_a_batch_are_uniform_and_even(generator):
+    """Each is uniform; together they leave no gap larger than three mean spacings (Steinhaus: three distances)."""
+    t = paths.Linear().spread_t(1000, generator, torch.float64).sort().values
+    gaps = torch.diff(t)
+    assert gaps.max() < 3e-3
+    assert len(torch.unique((gaps * 1e9).round())) <= 3
+    starts = torch.stack([paths.Linear().spread_t(1, generator, torch.float64)[0] for _ in range(2000)])
+    assert abs(float(starts.mean()) - 0.5) < 0.03

@@ -1,4 +1,6 @@
-"""The Schrödinger bridge between two Gaussians has a closed form (Bunne et al. 2023); the whole chain is held to it.
+"""Flows and bridges between two Gaussians have closed forms; the whole chain, from fit to samples, is held to them.
+
+The Schrödinger bridge (Bunne et al. 2023):
 
 For N(m0, S0), N(m1, S1) and diffusion s over unit time,
 
@@ -45,17 +47,21 @@ def gaussians(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("sigma", [0.5, 1.0])
-def test_entropic_pairs_on_brownian_bridges(sigma, generator):
+def test_entropic_pairs_on_brownian_bridges(sigma, generator, proof):
+    """Mean and covariance at every tested time."""
     x0, x1 = (torch.as_tensor(x) for x in gaussians())
     plan = couplings.entropic(x0, x1, reg=2 * sigma**2)
     rows, cols = plan.sample(200_000, generator)
+    mean_error = cov_error = 0.0
     for t in TIMES:
         time = torch.full((len(rows),), t, dtype=torch.float64)
         x_t = paths.BrownianBridge(sigma)(x0[rows], x1[cols], time, generator).x_t.numpy()
         mean, cov = closed_form(t, sigma)
-        # 200,000 draws: 3 standard errors are about .01; the plan of 2,000 samples adds about as much
-        np.testing.assert_allclose(x_t.mean(0), mean, atol=0.01)
-        np.testing.assert_allclose(np.cov(x_t.T), cov, atol=0.02)
+        mean_error = max(mean_error, np.abs(x_t.mean(0) - mean).max())
+        cov_error = max(cov_error, np.abs(np.cov(x_t.T) - cov).max())
+    # 200,000 draws: 3 standard errors are about .01; the plan of 2,000 samples adds about as much
+    proof("sbcfm", mean_error, 0.01)
+    proof("sbcfm", cov_error, 0.02)
 
 
 def test_exact_pairs_are_not_those_of_the_bridge(generator):
@@ -67,16 +73,44 @@ def test_exact_pairs_are_not_those_of_the_bridge(generator):
     assert np.abs(np.cov(x_t.T) - closed_form(0.5, 1.0)[1]).max() > 0.1
 
 
-@pytest.mark.parametrize("method", ["sbcfm", "sf2m"])
-def test_the_learned_bridge_has_these_marginals(method):
+def course() -> tuple[AnnData, float]:
+    """Both samples as an AnnData, and the unit of ``FitConfig.sigma`` in its coordinates."""
     x = np.concatenate(gaussians())
-    adata = AnnData(obs=pd.DataFrame({"t": np.repeat([0.0, 1.0], N)}, index=map(str, range(2 * N))), obsm={"X_pca": x})
-    scale = np.sqrt(x.var(0).mean())
+    obs = pd.DataFrame({"t": np.repeat([0.0, 1.0], N)}, index=map(str, range(2 * N)))
+    return AnnData(obs=obs, obsm={"X_pca": x}), float(np.sqrt(x.var(0).mean()))
+
+
+@pytest.mark.parametrize("method", ["sbcfm", "sf2m", "eam"])
+def test_the_learned_bridge_has_these_marginals(method, proof):
+    """Mean and covariance at every tested time, by the ODE and for [SF]2M by the SDE too."""
+    adata, scale = course()
     tw.tl.fit(adata, "t", method=method, rng=0, config=tw.tl.FitConfig(sigma=0.7 / scale, max_steps=3000))
+    mean_error = cov_error = 0.0
     for t in TIMES:
         mean, cov = closed_form(t, 0.7)
-        for stochastic in (False, True) if method == "sf2m" else (False,):
+        for stochastic in (False, True) if method != "sbcfm" else (False,):
             z = tw.tl.interpolate(adata, t, source_time=0.0, stochastic=stochastic, rng=0).obsm["X_pca"]
-            # the SDE of 2,000 cells: 3 standard errors of a mean are .07, of a variance .1; the network adds some
-            np.testing.assert_allclose(z.mean(0), mean, atol=0.08)
-            np.testing.assert_allclose(np.cov(z.T), cov, atol=0.12)
+            mean_error = max(mean_error, np.abs(z.mean(0) - mean).max())
+            cov_error = max(cov_error, np.abs(np.cov(z.T) - cov).max())
+    # the SDE of 2,000 cells: 3 standard errors of a mean are .07, of a variance .1; the network adds some
+    proof(method, mean_error, 0.08)
+    proof(method, cov_error, 0.12)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("method", ["icfm", "otcfm"])
+def test_the_learned_flow_reaches_the_target(method, seed, proof):
+    """W2 of the Gaussians reached and wanted; with optimal pairs also the distance to their lines, half-way."""
+    adata, _ = course()
+    x0, _ = gaussians()
+    tw.tl.fit(adata, "t", method=method, rng=seed, config=tw.tl.FitConfig(max_steps=2000))
+    z = tw.tl.interpolate(adata, 1.0, source_time=0.0).obsm["X_pca"]
+    root, cov = np.real(sqrtm(S1)), np.cov(z.T, bias=True)
+    bures = np.trace(cov + S1 - 2 * np.real(sqrtm(root @ cov @ root)))
+    proof(method, np.sqrt(((z.mean(0) - M1) ** 2).sum() + max(bures, 0.0)), 0.06)
+    if method == "otcfm":
+        root = np.real(sqrtm(S0))
+        inverse = np.linalg.inv(root)
+        optimal = M1 + (x0 - M0) @ inverse @ np.real(sqrtm(root @ S1 @ root)) @ inverse
+        half = tw.tl.interpolate(adata, 0.5, source_time=0.0).obsm["X_pca"]
+        proof(method, np.sqrt(((half - (x0 + optimal) / 2) ** 2).sum(1).mean()), 0.1)

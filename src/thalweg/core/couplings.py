@@ -23,6 +23,8 @@ from thalweg.errors import InputError
 
 Pairs = tuple[Tensor, Tensor]
 
+_DROPPED = 1e-4  # a tenth of the marginal error that entropic plans are solved to; 1e-6 keeps several times as many
+
 
 def draw(weights_cdf: Tensor, n: int, generator: torch.Generator) -> Tensor:
     """Draw ``n`` indices with replacement from a cumulative distribution of shape ``(k,)`` (float64)."""
@@ -104,6 +106,13 @@ class Plan(Coupling):
     cols: Tensor
     mass: Tensor
     shape: tuple[int, int]
+
+    def marginals(self) -> Pairs:
+        """Mass leaving each source row and arriving at each target row, float64 of shape ``(n0,)`` and ``(n1,)``."""
+        n0, n1 = self.shape
+        leaving = torch.zeros(n0, dtype=self.mass.dtype, device=self.mass.device).index_add_(0, self.rows, self.mass)
+        arriving = torch.zeros(n1, dtype=self.mass.dtype, device=self.mass.device).index_add_(0, self.cols, self.mass)
+        return leaving, arriving
 
     @cached_property
     def _cdf(self) -> Tensor:
@@ -250,10 +259,12 @@ def entropic(
     *,
     reg: float | None = None,
     reg_relative: float | None = None,
+    relaxation: float | None = None,
     a: Tensor | None = None,
     b: Tensor | None = None,
+    max_memory: int | None = None,
 ) -> Plan:
-    """Entropic transport plan; entries that together carry less than 1e-6 of the mass are left out.
+    """Entropic transport plan, balanced or unbalanced; entries carrying together less than 1e-4 of it are left out.
 
     Parameters
     ----------
@@ -264,8 +275,14 @@ def entropic(
         ``sigma`` (Tong et al. 2024, prop. 3.4).
     reg_relative
         Regularisation as a fraction of the mean squared distance: unchanged when the data are rescaled.
+    relaxation
+        None for exact marginals. Otherwise the weight of ``KL(marginal | weights)`` on both sides, as a multiple of the
+        mean squared distance (Chizat et al. 2018): mass that is dear to move may vanish on one side and appear on the
+        other. The plan's total mass is then free, too.
     a, b
         Weights; uniform by default.
+    max_memory
+        Bytes allowed for the plan; 4 GiB by default.
 
     Returns
     -------
@@ -274,16 +291,19 @@ def entropic(
     Raises
     ------
     InputError
-        Unless exactly one of ``reg`` and ``reg_relative`` is given, positive.
+        Unless exactly one of ``reg`` and ``reg_relative`` is given, positive; for a ``relaxation`` that is not.
     NotConvergedError
         If the marginals do not reach their tolerance; no other plan is put in its place.
+    MemoryBudgetError
+        If the plan does not fit ``max_memory``.
     """
-    if reg_relative is not None and reg is None:
-        reg = entropic_ot.relative_epsilon(x0, x1, reg_relative)
-    elif reg is None or reg_relative is not None:
+    if (reg is None) == (reg_relative is None):
         raise InputError(f"give exactly one of reg and reg_relative, found reg={reg} and reg_relative={reg_relative}.")
-    potentials = entropic_ot.solve_entropic(x0, x1, a=a, b=b, epsilon=reg)
-    entries = entropic_ot.plan_entries(x0, x1, potentials)
+    if reg is None:
+        reg = entropic_ot.relative_epsilon(x0, x1, reg_relative, a=a, b=b)  # type: ignore[arg-type]
+    tau = None if relaxation is None else entropic_ot.relative_epsilon(x0, x1, relaxation, a=a, b=b)
+    potentials = entropic_ot.solve_entropic(x0, x1, a=a, b=b, epsilon=reg, tau_a=tau, tau_b=tau, max_memory=max_memory)
+    entries = entropic_ot.plan_entries(x0, x1, potentials, drop=_DROPPED, max_memory=max_memory)
     return Plan(entries.rows, entries.cols, entries.mass, (len(x0), len(x1)))
 
 

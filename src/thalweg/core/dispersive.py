@@ -29,16 +29,27 @@ What to expect.
 - infonce_l2 and hinge reward large features: norms inflate. Log `feature_stats`; `normalize=True` is the remedy.
   covariance, on the contrary, falls as the features shrink.
 
-Precision. Distances are |z_i|^2 + |z_j|^2 - 2 z_i.z_j by one matrix product of centred features, clamped at 0: an
-offset common to all rows is harmless, but D2 has an absolute error of about (machine eps) max_i ||z_i - mean||^2 / d,
-so pairs much closer than that are seen as equal. Half-precision input is computed, and returned, in float32.
+Cost. With W_ij = dL/dD2_ij, which is symmetric, dL/dz_i = (4 / d) (sum_j W_ij z_i - sum_j W_ij z_j), so `dispersive`
+computes value and gradient together with two matrix products, 4 n^2 d flops, and one n x n matrix worked on in place;
+backward multiplies the stored gradient by a number. It is differentiable once. Pairs grow as n^2 while the network's
+cost grows as n: with `group=g` the means run over the pairs within groups of at least g rows, 4 n g d flops. Rows are
+dealt in turn to max(n // g, 1) groups of equal size m, and fewer than n / g rows are left over and sit out. The floor
+of infonce_l2 is then -log m. covariance costs 4 n d min(n, d) flops and ignores `group`.
+
+Precision. Distances are |z_i|^2 + |z_j|^2 - 2 z_i.z_j by one matrix product of features less the first row, clamped
+at 0: an offset common to all rows is harmless, but D2 has an absolute error of about (machine eps) max_i
+||z_i - z_0||^2 / d, so pairs much closer than that are seen as equal. Exponents are shifted so that the largest is 0.
+Half-precision input is computed, and returned, in float32.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal, get_args
+from functools import partial
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -46,6 +57,10 @@ from torch import Tensor
 from thalweg.errors import InputError
 
 Kind = Literal["infonce_l2", "infonce_cosine", "hinge", "covariance"]
+
+
+ClosedForm = Callable[[Tensor], tuple[Tensor, Tensor, Tensor | float]]
+"""Features (n, d) -> a scalar, and its gradient as a tensor (n, d) and a divisor, applied when backward scales it."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +81,13 @@ class FeatureStats:
 
 
 def dispersive(
-    features: Tensor, kind: Kind = "infonce_l2", *, tau: float = 0.5, margin: float = 1.0, normalize: bool = False
+    features: Tensor,
+    kind: Kind = "infonce_l2",
+    *,
+    tau: float = 0.5,
+    margin: float = 1.0,
+    normalize: bool = False,
+    group: int | None = None,
 ) -> Tensor:
     """Dispersive loss of a batch of hidden features: the smaller, the further apart they are.
 
@@ -83,28 +104,39 @@ def dispersive(
         features of unit variance, is this package's choice and not a published value.
     normalize
         Scale every row to norm sqrt(d) first; infonce_cosine is unchanged by it.
+    group
+        Compare rows within groups of at least this many, from 2, which makes the cost linear in n; None (default)
+        compares all rows. See the module's docstring.
 
     Returns
     -------
     Tensor
-        Scalar, differentiable any number of times.
+        Scalar, differentiable once.
 
     Raises
     ------
     InputError
         For fewer than two samples, features that are not floating or not (n, ...), an unknown kind, tau or margin
-        not positive and finite.
+        not positive and finite, group below 2; during backward, with ``create_graph=True``.
     """
     _check_options(kind, tau, margin)
+    if group is not None and group < 2:
+        raise InputError(f"`group` must be None or at least 2 rows; found {group}")
     z = _flatten("features", features)
-    with torch.autocast(z.device.type, enabled=False):  # a bfloat16 product would lose the distances
-        z = _unit_rows(z) * math.sqrt(z.shape[1]) if normalize else z
-        if kind == "covariance":
-            return _covariance_terms(z, z)[1]
-        distances = _distances(z, kind)
-        if kind == "hinge":
-            return (margin - distances).clamp_min(0).square().mean()
-        return torch.logsumexp(distances.flatten() / -tau, dim=0) - 2 * math.log(len(z))
+
+    closed_form: ClosedForm
+    if kind == "infonce_l2":
+        closed_form = partial(_infonce_l2, tau=tau, group=group)
+    elif kind == "infonce_cosine":
+        closed_form = _on_rows_of_norm(math.sqrt(1 / (tau * math.log(2))), partial(_infonce_cosine, group=group))
+    else:
+        closed_form = partial(_hinge, margin=margin, group=group) if kind == "hinge" else _covariance
+    if normalize and kind != "infonce_cosine":
+        closed_form = _on_rows_of_norm(math.sqrt(z.shape[1]), closed_form)
+    device = z.device.type
+    mixed = torch.is_autocast_enabled(device)  # a bfloat16 product would lose the distances
+    with torch.autocast(device, enabled=False) if mixed else nullcontext():
+        return _WithGradient.apply(z, closed_form)
 
 
 def contrastive_pair(
@@ -199,6 +231,107 @@ def _flatten(name: str, features: Tensor) -> Tensor:
         raise InputError(f"`{name}` must be (n, ...) with at least two samples n; found {tuple(features.shape)}")
     z = features.flatten(1)
     return z if z.dtype == torch.float64 else z.float()
+
+
+class _WithGradient(torch.autograd.Function):
+    """A scalar whose gradient is computed with it: no graph of n x n tensors, and only (n, d) kept for backward.
+
+    Small batches cost as many microseconds as there are operations, so the closed forms use few.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, closed_form: ClosedForm) -> Tensor:
+        value, gradient, ctx.divisor = closed_form(z)
+        ctx.save_for_backward(gradient)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        if torch.is_grad_enabled():  # the stored gradient would count as a constant, silently
+            raise InputError("the dispersive loss is differentiable once: its backward pass takes no create_graph=True")
+        (gradient,) = ctx.saved_tensors
+        return gradient * (grad / ctx.divisor), None
+
+
+def _on_rows_of_norm(norm: float, closed_form: ClosedForm) -> ClosedForm:
+    """The same function of rows scaled to one norm."""
+
+    def of_scaled(z: Tensor) -> tuple[Tensor, Tensor, Tensor | float]:
+        scale = torch.linalg.vector_norm(z, dim=1, keepdim=True).div_(norm)
+        scale.masked_fill_(scale == 0, 1.0)
+        x = z / scale
+        value, gradient, divisor = closed_form(x)
+        radial = (x * gradient).sum(1, keepdim=True)
+        return value, gradient.addcmul_(x, radial, value=-1 / norm**2).div_(scale), divisor
+
+    return of_scaled
+
+
+def _deal(x: Tensor, group: int | None) -> Tensor:
+    """Rows (n, d) as groups (k, m, d), a view. Dealt in turn: neighbours in a batch may come from one interval."""
+    n, d = x.shape
+    k = 1 if group is None else max(n // group, 1)
+    return x.as_strided((k, n // k, d), (x.stride(0), k * x.stride(0), x.stride(1)))
+
+
+def _weighted(w: Tensor, x: Tensor, group: int | None) -> Tensor:
+    """``sum_j w_ij x_j`` over the group of row i, (n, d); zero for rows that sit out."""
+    out, dealt = torch.empty_like(x), w.shape[0] * w.shape[1]
+    if dealt < len(x):
+        out[dealt:] = 0
+    torch.bmm(w, _deal(x, group), out=_deal(out, group))
+    return out
+
+
+def _infonce_l2(z: Tensor, tau: float, group: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    x = z - z[0]  # exact where rows are close
+    dealt, d = _deal(x, group), x.shape[1]
+    square, scale = dealt.square().sum(2), 1 / (d * tau * math.log(2))
+    e = torch.baddbmm(square.unsqueeze(1), dealt, dealt.mT, beta=-scale, alpha=2 * scale)
+    e.sub_(square.unsqueeze(2), alpha=scale).clamp_max_(0)  # e^(-D / tau) = 2^e
+    diagonal = e.exp2_().diagonal(dim1=1, dim2=2)  # exp2 is several times faster than exp on CPUs, and as accurate
+    # The diagonal is 1 and pulls nowhere; beside it the pairs of well dispersed features would be lost to rounding.
+    diagonal.zero_()
+    rows = e.sum(2)
+    diagonal.sub_(rows)  # sum_j e_ij (x_j - x_i)
+    total = rows.sum() + rows.numel()
+    return (total / e.numel()).log(), _weighted(e, x, group), total * (d * tau / 4)
+
+
+def _infonce_cosine(x: Tensor, group: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    """For rows with |x|^2 = 1 / (tau log 2), so that exp(cos / tau) = 2^(x_i.x_j)."""
+    dealt = _deal(x, group)
+    e = torch.bmm(dealt, dealt.mT)
+    top = e.amax()  # of rows that are all zero, 0
+    total = e.sub_(top).exp2_().sum()
+    value = (total / e.numel()).log() + top * math.log(2)
+    e.diagonal(dim1=1, dim2=2).zero_()  # radial
+    return value, _weighted(e, x, group), total / (2 * math.log(2))
+
+
+def _hinge(z: Tensor, margin: float, group: int | None) -> tuple[Tensor, Tensor, float]:
+    x = z - z[0]
+    dealt, d = _deal(x, group), x.shape[1]
+    square = dealt.square().sum(2)
+    e = torch.baddbmm(square.unsqueeze(1), dealt, dealt.mT, beta=-1 / d, alpha=2 / d)
+    e.sub_(square.unsqueeze(2), alpha=1 / d).add_(margin).clamp_(0, margin)  # max(0, margin - D), and D >= 0
+    diagonal = e.diagonal(dim1=1, dim2=2)
+    diagonal.zero_()
+    value = e.square().mean() + margin**2 / e.shape[1]
+    diagonal.sub_(e.sum(2))
+    return value, _weighted(e, x, group), d * e.numel() / 8
+
+
+def _covariance(z: Tensor) -> tuple[Tensor, Tensor, float]:
+    n, d = z.shape
+    x = _centred(z)
+    if d <= n:
+        cov = (x.T @ x).fill_diagonal_(0)
+        return cov.square().sum() / n**2, x @ cov, n**2 / 4
+    # ||x^T x||_F = ||x x^T||_F: n x n instead of d x d, which image features would not fit.
+    gram, square = x @ x.T, x.square().sum(0)
+    value = (gram.square().sum() - square.square().sum()) / n**2
+    return value, (gram @ x).addcmul_(x, square, value=-1), n**2 / 4
 
 
 def _unit_rows(z: Tensor) -> Tensor:

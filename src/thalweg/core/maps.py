@@ -40,10 +40,6 @@ def _check_output(name: str, value: Tensor, shape: torch.Size) -> None:
         raise InputError(f"{name} must return shape {tuple(shape)}, found {tuple(value.shape)}; nothing is broadcast.")
 
 
-def _derivative(f: Callable[[Tensor], Tensor], t: Tensor) -> tuple[Tensor, Tensor]:
-    return time_derivative(f, t.contiguous())  # forward mode refuses an expanded tensor, such as one time for all rows
-
-
 @dataclass(frozen=True)
 class GaussianMap(GaussianPath):
     """Gaussian path with any differentiable mean and standard deviation (Lipman et al. 2023, theorem 3).
@@ -69,8 +65,8 @@ class GaussianMap(GaussianPath):
 
     def moments(self, x0: Tensor, x1: Tensor, t: Tensor) -> Moments:
         """Values of ``mu`` and ``sigma`` at ``t``, and their time derivatives."""
-        mu, dmu = _derivative(lambda s: self.mu(x0, x1, s), t)
-        sigma, dsigma = _derivative(lambda s: self.sigma(x0, x1, s), t)
+        mu, dmu = time_derivative(lambda s: self.mu(x0, x1, s), t)
+        sigma, dsigma = time_derivative(lambda s: self.sigma(x0, x1, s), t)
         _check_output("mu", mu, x0.shape)
         _check_output("sigma", sigma, t.shape)
         if not bool((sigma >= 0).all()):
@@ -105,7 +101,7 @@ class MapPath(Path):
 
     def at(self, x0: Tensor, x1: Tensor, t: Tensor, eps: Tensor) -> Batch:
         """Value of the map at given noise ``eps`` of shape ``(n, ...)``, and its time derivative."""
-        x_t, u_t = _derivative(lambda s: self.transport(s, eps, x0, x1), t)
+        x_t, u_t = time_derivative(lambda s: self.transport(s, eps, x0, x1), t)
         _check_output("transport", x_t, x0.shape)
         return Batch(t, x_t, u_t, x0, x1, eps, torch.full_like(t, torch.nan))
 
@@ -131,7 +127,7 @@ class Geodesic(Path):
 
     def at(self, x0: Tensor, x1: Tensor, t: Tensor, eps: Tensor) -> Batch:
         """Point and velocity of the geodesic; ``eps`` is passed through."""
-        times = expand(t, x0[..., 0]).expand(x0.shape[:-1]).contiguous()
+        times = expand(t, x0[..., 0]).expand(x0.shape[:-1])
         x_t, u_t = self.manifold.geodesic_and_velocity(x0, x1, times)
         return Batch(t, x_t, u_t, x0, x1, eps, torch.zeros_like(t))
 

@@ -23,6 +23,8 @@ from torch import Tensor
 
 from thalweg.errors import InputError
 
+_GOLDEN = (math.sqrt(5) - 1) / 2
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -102,6 +104,17 @@ class Path(ABC):
         """Draw ``n`` uniform times within `t_range`, shape ``(n,)``, on the generator's device."""
         lo, hi = self.t_range
         return lo + (hi - lo) * torch.rand(n, generator=generator, device=generator.device, dtype=dtype)
+
+    def spread_t(self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Draw ``n`` times, each uniform within `t_range`, that together cover it evenly, shape ``(n,)``.
+
+        Multiples of the golden ratio from a random start, modulo one: any run of rows is spread as well as it can be,
+        so a mean over a batch has far less noise from its times than with `draw_t`. Rows are not independent.
+        """
+        lo, hi = self.t_range
+        start = torch.rand(1, generator=generator, device=generator.device, dtype=torch.float64)
+        steps = torch.arange(n, device=generator.device, dtype=torch.float64) * _GOLDEN
+        return lo + (hi - lo) * ((start + steps) % 1.0).to(dtype)
 
     def __call__(self, x0: Tensor, x1: Tensor, t: Tensor, generator: torch.Generator) -> Batch:
         """Draw one point of the path for each pair.

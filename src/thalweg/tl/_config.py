@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
+from thalweg.core.objectives import Contrastive, Dispersive
 from thalweg.errors import InputError
 from thalweg.training import TrainingConfig
 
@@ -30,6 +32,13 @@ class FitConfig(TrainingConfig):
         every step. ``"auto"``: whole where the cost matrix fits ``thalweg.settings.max_memory``.
     block
         Cells in a minibatch block.
+    relaxation
+        For the unbalanced methods, the weight of the populations' sizes as a multiple of the mean squared distance
+        between them; small values let more mass appear and vanish.
+    contrastive
+        Contrastive flow matching (ΔFM); None for none.
+    dispersive
+        Dispersive loss on a block of the velocity network; None for none.
     """
 
     n_threads: int | None = 1
@@ -38,6 +47,9 @@ class FitConfig(TrainingConfig):
     sigma: float | None = None
     coupling: CouplingSize = "auto"
     block: int = 256
+    relaxation: float = 1.0
+    contrastive: Contrastive | None = None
+    dispersive: Dispersive | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,5 +58,10 @@ class FitConfig(TrainingConfig):
                 raise InputError(f"{name} must be at least 1, found {getattr(self, name)!r}.")
         if self.sigma is not None and not self.sigma >= 0:
             raise InputError(f"sigma must not be negative, found {self.sigma!r}.")
+        if not (self.relaxation > 0 and math.isfinite(self.relaxation)):
+            raise InputError(f"relaxation must be positive and finite, found {self.relaxation!r}.")
+        for name, kind in (("contrastive", Contrastive), ("dispersive", Dispersive)):
+            if not isinstance(getattr(self, name), kind | None):
+                raise InputError(f"{name} must be tw.tl.{kind.__name__}(...) or None, found {getattr(self, name)!r}.")
         if self.coupling not in ("auto", "whole", "minibatch"):
             raise InputError(f"coupling must be 'auto', 'whole' or 'minibatch', found {self.coupling!r}.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,12 +15,15 @@ from torch import Tensor
 from thalweg._settings import logger, settings
 from thalweg.core import couplings
 from thalweg.data import Snapshots
+from thalweg.errors import InputError
 from thalweg.tl._axis import TimeAxis
 from thalweg.tl._config import FitConfig
 from thalweg.tl._methods import Method
 
 PlanCache = dict[tuple[object, ...], tuple[couplings.Plan, float]]
-"""Whole plans already computed, and the seconds each took, by (kind, regularisation, condition, times)."""
+"""Whole plans already computed, and the seconds each took, by (kind, regularisation, relaxation, condition, times)."""
+
+_UNBALANCED_REG = 0.01  # of the mean squared distance: close to exact, and solved in a second
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,13 @@ class Coupled:
         Over rows of the snapshots.
     intervals
         A row for each coupling: times, condition, numbers of cells, kind, regularisation, seconds.
+    log_mass
+        Of unbalanced plans, see `thalweg.data.sampler`: for each cell ``log m_0`` and ``log m_1``; None otherwise.
     """
 
     mixture: couplings.Mixture
     intervals: pd.DataFrame
+    log_mass: tuple[Tensor, Tensor] | None
 
     @property
     def seconds(self) -> float:
@@ -63,26 +68,65 @@ def couple(
     cache
         Plans of an earlier call on the same cells; new ones are added.
     """
+    if method.coupling == "none":
+        return _populations(snapshots)
+    if method.coupling == "unbalanced" and config.coupling == "minibatch":
+        raise InputError("coupling='minibatch' has no unbalanced plans, as each block would grow alone; use 'whole'.")
     parts, sources, targets, shares, table = [], [], [], [], []
+    log_mass = (torch.zeros(len(z)), torch.zeros(len(z)))
     for condition, t0, t1, rows, cols in _intervals(snapshots):
         length = float(np.diff(axis.tau([t0, t1]))[0])
-        reg = 2 * sigma**2 * length if method.coupling == "entropic" else 0.0
+        reg = {"entropic": 2 * sigma**2 * length, "unbalanced": _UNBALANCED_REG}.get(method.coupling, 0.0)
         start = time.perf_counter()
-        key = (method.coupling, round(reg, 12), condition, t0, t1)
         ends = _Ends(z[rows], z[cols], *(_normalised(snapshots.weights[r]) for r in (rows, cols)))
-        coupling, kind, spent = _coupling(ends, method, config, reg, cache, key)
+        key = (method.coupling, round(reg, 12), config.relaxation, condition, t0, t1)
+        coupling, kind, spent = _coupling(ends, _Solver(method, reg, config.relaxation), config, cache, key)
+        if method.coupling == "unbalanced" and isinstance(coupling, couplings.Plan):
+            leaving, arriving = coupling.marginals()
+            log_mass[0][rows], log_mass[1][cols] = _log_ratio(ends.a, leaving), _log_ratio(ends.b, arriving)
         parts.append(coupling)
         sources.append(torch.from_numpy(rows))
         targets.append(torch.from_numpy(cols))
         shares.append(snapshots.weights[rows].sum() / snapshots.weights[snapshots.time == t0].sum())
-        row = {"t0": t0, "t1": t1, "n0": len(rows), "n1": len(cols), "coupling": kind, "regularisation": reg}
-        row["seconds"] = spent or time.perf_counter() - start
-        table.append(row | ({"condition": snapshots.conditions[condition]} if snapshots.conditions else {}))
-        logger.info(
-            "time %g to %g: %s coupling of %d x %d cells (%.1f s)", t0, t1, kind, len(rows), len(cols), row["seconds"]
-        )
-    weights = torch.tensor(shares, dtype=torch.float64)
-    return Coupled(couplings.Mixture(parts, sources, targets, weights / weights.sum()), pd.DataFrame(table))
+        seconds = spent or time.perf_counter() - start
+        table.append(_row(snapshots, condition, (t0, t1), (rows, cols), kind, reg, seconds))
+    share = torch.tensor(shares, dtype=torch.float64)
+    mixture = couplings.Mixture(parts, sources, targets, share / share.sum())
+    return Coupled(mixture, pd.DataFrame(table), log_mass if method.coupling == "unbalanced" else None)
+
+
+def _row(
+    snapshots: Snapshots,
+    condition: int,
+    times: tuple[float, float],
+    ends: tuple[NDArray[np.int64], NDArray[np.int64]],
+    kind: str,
+    reg: float,
+    seconds: float,
+) -> dict[str, object]:
+    n0, n1 = map(len, ends)
+    logger.info("time %g to %g: %s coupling of %d x %d cells (%.1f s)", *times, kind, n0, n1, seconds)
+    row = {"t0": times[0], "t1": times[1], "n0": n0, "n1": n1, "coupling": kind, "regularisation": reg}
+    return row | {"seconds": seconds} | ({"condition": snapshots.conditions[condition]} if snapshots.conditions else {})
+
+
+def _populations(snapshots: Snapshots) -> Coupled:
+    """Every population by itself, all times alike: what a flow from noise learns."""
+    parts, groups, table = [], [], []
+    for condition in range(max(1, len(snapshots.conditions))):
+        for t in snapshots.times.tolist():
+            rows = snapshots.rows(t, condition)
+            if len(rows):
+                weights = _normalised(snapshots.weights[rows])
+                parts.append(couplings.Independent(weights, weights))
+                groups.append(torch.from_numpy(rows))
+                table.append(_row(snapshots, condition, (t, t), (rows, rows), "none", 0.0, 0.0))
+    return Coupled(couplings.Mixture(parts, groups, groups, couplings.uniform(len(parts))), pd.DataFrame(table), None)
+
+
+def _log_ratio(weights: Tensor, mass: Tensor) -> Tensor:
+    """``log(weight / mass)`` with both summing to one; cells without mass are never drawn."""
+    return torch.where(mass > 0, weights.log() - (mass / mass.sum()).log(), 0.0).float()
 
 
 def _intervals(
@@ -113,30 +157,37 @@ def _normalised(weights: NDArray[np.float64]) -> Tensor:
     return torch.from_numpy(weights / weights.sum())
 
 
-def _coupling(
-    ends: _Ends, method: Method, config: FitConfig, reg: float, cache: PlanCache, key: tuple[object, ...]
-) -> tuple[couplings.Coupling, str, float]:
-    if method.coupling == "independent":
-        return couplings.Independent(ends.a, ends.b), "independent", 0.0
-    size = len(ends.x0) * len(ends.x1) * 8
-    if config.coupling == "minibatch" or (config.coupling == "auto" and size > settings.max_memory):
-        solve = _solver(method, reg)
-        return (
-            couplings.Minibatch(ends.x0, ends.x1, ends.a, ends.b, solve, config.block),
-            f"minibatch {method.coupling}",
-            0.0,
+@dataclass(frozen=True)
+class _Solver:
+    """A plan between two sets of cells."""
+
+    method: Method
+    reg: float
+    relaxation: float
+
+    def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> couplings.Plan:
+        budget = settings.max_memory
+        if self.method.coupling == "exact":
+            return couplings.exact(x0, x1, a=a, b=b)
+        if self.method.coupling == "entropic":
+            return couplings.entropic(x0, x1, reg=self.reg, a=a, b=b, max_memory=budget)
+        return couplings.entropic(
+            x0, x1, reg_relative=self.reg, relaxation=self.relaxation, a=a, b=b, max_memory=budget
         )
+
+
+def _coupling(
+    ends: _Ends, solve: _Solver, config: FitConfig, cache: PlanCache, key: tuple[object, ...]
+) -> tuple[couplings.Coupling, str, float]:
+    name = solve.method.coupling
+    if name == "independent":
+        return couplings.Independent(ends.a, ends.b), name, 0.0
+    too_large = name != "unbalanced" and len(ends.x0) * len(ends.x1) * 8 > settings.max_memory
+    if config.coupling == "minibatch" or (config.coupling == "auto" and too_large):
+        block = couplings.Minibatch(ends.x0, ends.x1, ends.a, ends.b, solve, config.block)
+        return block, f"minibatch {name}", 0.0
     if key not in cache:
         start = time.perf_counter()
-        cache[key] = (_solver(method, reg)(ends.x0, ends.x1, ends.a, ends.b), time.perf_counter() - start)
+        cache[key] = (solve(ends.x0, ends.x1, ends.a, ends.b), time.perf_counter() - start)
     plan, seconds = cache[key]
-    return plan, f"whole {method.coupling}", seconds
-
-
-def _solver(method: Method, reg: float) -> Callable[..., couplings.Plan]:
-    def solve(x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> couplings.Plan:
-        if method.coupling == "exact":
-            return couplings.exact(x0, x1, a=a, b=b)
-        return couplings.entropic(x0, x1, reg=reg, a=a, b=b)
-
-    return solve
+    return plan, f"whole {name}", seconds

@@ -2,29 +2,56 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from thalweg.core import fields, solve
+from thalweg.core import likelihood, solve
 from thalweg.errors import InputError
 from thalweg.tl._axis import TimeAxis
-from thalweg.tl._config import FitConfig
+from thalweg.tl._nets import FlowNet
 
 Floats = NDArray[np.float64]
-_ROWS = 2**14  # cells integrated at once: bounds the memory at a few hundred MB in 100 dimensions
+Labels = NDArray[np.int64]
+LogDensity = Callable[[Floats], Floats]
+ROWS = 2**14  # cells integrated at once: bounds the memory at a few hundred MB in 100 dimensions
 
 
-class FlowNet(nn.Module):
-    """The networks of a flow: a velocity field and, for bridges that are also run as SDEs, a score field."""
+class Carried(NamedTuple):
+    """Cells carried through time.
 
-    def __init__(self, dim: int, *, width: int, depth: int, score: bool, n_conditions: int) -> None:
-        super().__init__()
-        self.velocity = fields.MLP(dim, width=width, depth=depth, n_conditions=n_conditions)
-        self.score = fields.MLP(dim, width=width, depth=depth, n_conditions=n_conditions) if score else None
+    Attributes
+    ----------
+    x
+        Coordinates, shape ``(n_times, n, d)``.
+    weight
+        Weight of each cell relative to its start, shape ``(n_times, n)``; ones without growth.
+    """
+
+    x: Floats
+    weight: Floats
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How to run a flow as an SDE: noise ``strength`` times that of the bridge, drawn from ``generator``."""
+
+    generator: torch.Generator
+    strength: float = 1.0
+
+
+@dataclass(frozen=True)
+class Integrator:
+    """ODE integrator, and steps between two times of a fixed-step one or of the SDE."""
+
+    method: str = "dopri5"
+    n_steps: int = 100
 
 
 @dataclass(frozen=True)
@@ -59,7 +86,7 @@ class Flow:
         """Number of coordinates."""
         return len(self.center)
 
-    def velocity(self, x: ArrayLike, time: ArrayLike, condition: NDArray[np.int64] | None = None) -> Floats:
+    def velocity(self, x: ArrayLike, time: ArrayLike, condition: Labels | None = None) -> Floats:
         """Velocity of cells.
 
         Parameters
@@ -75,30 +102,23 @@ class Flow:
         -------
         Units of ``x`` per unit of time, shape ``(n, d)``.
         """
-        z = self._normalise(x)
-        time = np.broadcast_to(np.asarray(time, dtype=np.float64), len(z))
-        t = torch.as_tensor(self.axis.tau(time) / self.axis.n_intervals, dtype=z.dtype, device=z.device)
-        c = self._condition(condition)
-        parts = range(0, len(z), _ROWS)
-        with torch.no_grad():
-            v = torch.cat(
-                [
-                    self.net.velocity(t[i : i + _ROWS], z[i : i + _ROWS], None if c is None else c[i : i + _ROWS])
-                    for i in parts
-                ]
-            )
-        return v.double().cpu().numpy() * self.scale * self.axis.slope(time)[:, None]
+        v = self._at_times(self.net.velocity, x, time, condition)
+        return v * self.scale * self._slope(v, time)[:, None]
+
+    def growth(self, x: ArrayLike, time: ArrayLike, condition: Labels | None = None) -> Floats:
+        """Growth rate of cells, the derivative of their log weight per unit of time, shape ``(n,)``."""
+        rate = self._at_times(self.net.growth_rate, x, time, condition)
+        return rate * self._slope(rate, time)
 
     def push(
         self,
         x: ArrayLike,
         times: ArrayLike,
         *,
-        condition: NDArray[np.int64] | None = None,
-        generator: torch.Generator | None = None,
-        method: str = "dopri5",
-        n_steps: int = 100,
-    ) -> Floats:
+        condition: Labels | None = None,
+        noise: Noise | None = None,
+        integrator: Integrator | None = None,
+    ) -> Carried:
         """Carry cells through time.
 
         Parameters
@@ -109,63 +129,133 @@ class Flow:
             Two or more strictly monotone physical times.
         condition
             Condition index of each cell, shape ``(n,)``.
-        generator
-            If given, the SDE of the bridge is run with it; otherwise the ODE.
-        method, n_steps
-            ODE integrator, and steps between two times of a fixed-step method or of the SDE.
-
-        Returns
-        -------
-        Coordinates at ``times``, shape ``(len(times), n, d)``.
+        noise
+            Run the SDE; None for the ODE.
+        integrator
+            Options of the solver.
 
         Raises
         ------
         InputError
-            If a generator is given but the flow has no score.
+            If noise is asked of a flow without a score.
         """
-        z, c = self._normalise(x), self._condition(condition)
-        tau = self.axis.tau(times).tolist()
-        out = []
-        with torch.no_grad():
-            for i in range(0, len(z), _ROWS):
-                block = None if c is None else c[i : i + _ROWS]
-                drift = self._drift(block, stochastic=generator is not None, forward=tau[-1] > tau[0])
-                start = z[i : i + _ROWS]
-                if generator is None:
-                    out.append(solve.odeint(drift, start, tau, method=method, n_steps=n_steps))
-                else:
-                    out.append(solve.sdeint(drift, self.sigma, start, tau, generator, n_steps=n_steps))
-        return torch.cat(out, 1).double().cpu().numpy() * self.scale + self.center
-
-    def _drift(self, condition: Tensor | None, *, stochastic: bool, forward: bool) -> solve.Field:
-        """``dz/dtau``; as an SDE the drift is ``v + s`` forwards and ``v - s`` backwards (Tong et al. 2024)."""
-        velocity, score, k = self.net.velocity, self.net.score, self.axis.n_intervals
-        if stochastic and score is None:
+        if noise is not None and self.net.score is None:
             raise InputError(
-                "stochastic=True needs a method that learns a score (sf2m); this flow has only a velocity."
+                "stochastic needs a method that learns a score ('sf2m' or 'eam'); this flow has only a velocity."
             )
+        tau, options = self.axis.tau(times).tolist(), integrator or Integrator()
+        end = self._blocks(lambda z, c: self._carry(z, tau, c, noise, options), x, condition, axis=1)
+        return Carried(end[..., : self.n_dims] * self.scale + self.center, np.exp(end[..., self.n_dims]))
 
-        def drift(tau: Tensor, z: Tensor) -> Tensor:
-            t = (tau / k).expand(len(z))
-            v: Tensor = velocity(t, z, condition)
-            if stochastic and score is not None:
-                v = v + score(t, z, condition) if forward else v - score(t, z, condition)
-            return v
+    def log_density(
+        self,
+        x: ArrayLike,
+        time: float,
+        source: LogDensity,
+        condition: Labels | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Floats:
+        """Log density of the population at a time, carried there from the first one.
 
-        return drift
+        Parameters
+        ----------
+        x
+            Coordinates, shape ``(n, d)``.
+        time
+            Their physical time, at or after the first one.
+        source
+            Log density of the first population in normalised coordinates, ``(n, d)`` to ``(n,)``.
+        condition
+            Condition index of each cell.
+        generator
+            Source of the probe of Hutchinson's estimate; None for the exact divergence.
+
+        Returns
+        -------
+        Nats, for a density in units of ``x``, shape ``(n,)``.
+        """
+        first, now = self.axis.tau([self.axis.times[0], time]).tolist()
+
+        def log_source(z: Tensor) -> Tensor:
+            return torch.as_tensor(source(z.double().cpu().numpy()), dtype=z.dtype, device=z.device)
+
+        def log_p(z: Tensor, c: Tensor | None) -> Tensor:
+            return self._log_density(z, first, now, log_source, c, generator) if now > first else log_source(z)
+
+        out = self._blocks(log_p, x, condition) - self.n_dims * math.log(self.scale)
+        if self.net.grows and now > first:  # d log p/dtau = - div v + g along a path
+            out -= np.log(self.push(x, [time, self.axis.times[0]], condition=condition).weight[-1])
+        return out
+
+    def _carry(
+        self, z: Tensor, tau: list[float], condition: Tensor | None, noise: Noise | None, integrator: Integrator
+    ) -> Tensor:
+        """States ``(z, log weight)`` at ``tau``, shape ``(len(tau), n, d + 1)``."""
+        net, k, d = self.net, self.axis.n_intervals, self.n_dims
+        side = 0.0 if noise is None else noise.strength**2 * (1.0 if tau[-1] > tau[0] else -1.0)
+
+        def drift(time: Tensor, state: Tensor) -> Tensor:
+            """As an SDE ``v + s`` forwards and ``v - s`` backwards (Tong et al. 2024), ``s`` times the strength."""
+            s, x = (time / k).expand(len(state)), state[:, :d]
+            v = net.velocity(s, x, condition)
+            if net.score is not None and side:
+                v = v + side * net.score(s, x, condition)
+            return torch.cat([v, net.growth_rate(s, x, condition)[:, None]], 1) if net.grows else v
+
+        start = torch.cat([z, torch.zeros_like(z[:, :1])], 1) if net.grows else z
+        if noise is None:
+            out = solve.odeint(drift, start, tau, method=integrator.method, n_steps=integrator.n_steps)
+        else:
+            diffusion = noise.strength * self.sigma
+            out = solve.sdeint(drift, diffusion, start, tau, noise.generator, n_steps=integrator.n_steps)
+        return out if net.grows else torch.cat([out, torch.zeros_like(out[..., :1])], -1)
+
+    def _log_density(
+        self,
+        z: Tensor,
+        first: float,
+        now: float,
+        log_source: likelihood.LogDensity,
+        condition: Tensor | None,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        net, k = self.net, self.axis.n_intervals
+
+        def field(t: Tensor, x: Tensor) -> Tensor:
+            """In ``t`` from 0 at the first time to 1 now."""
+            s = ((first + t * (now - first)) / k).expand(len(x))
+            return (now - first) * net.velocity(s, x, condition)
+
+        return likelihood.log_likelihood(
+            field, z, log_source, method="exact" if generator is None else "hutchinson", generator=generator
+        )
+
+    def _at_times(
+        self, function: Callable[..., Tensor], x: ArrayLike, time: ArrayLike, condition: Labels | None
+    ) -> Floats:
+        """``function(s, z, condition)`` at the model times of physical ``time``."""
+        at = np.broadcast_to(np.asarray(time, dtype=np.float64), np.shape(x)[:1])
+        s = torch.as_tensor(self.axis.tau(at) / self.axis.n_intervals, dtype=torch.float32, device=self.device)
+        return self._blocks(lambda z, c, s: function(s, z, c), x, condition, s)
+
+    def _blocks(
+        self, function: Callable[..., Tensor], x: ArrayLike, condition: Labels | None, *others: Tensor, axis: int = 0
+    ) -> Floats:
+        """``function(z, condition, *others)`` on blocks of rows, which bounds the memory, joined along ``axis``."""
+        z = self._normalise(x)
+        c = None if condition is None else torch.tensor(condition, device=self.device)
+        parts = []
+        with torch.no_grad():
+            for i in range(0, len(z), ROWS):
+                rows = slice(i, i + ROWS)
+                parts.append(function(z[rows], None if c is None else c[rows], *(v[rows] for v in others)))
+        return torch.cat(parts, axis).double().cpu().numpy()
+
+    def _slope(self, like: Floats, time: ArrayLike) -> Floats:
+        return self.axis.slope(np.broadcast_to(np.asarray(time, dtype=np.float64), len(like)))
 
     def _normalise(self, x: ArrayLike) -> Tensor:
         x = np.asarray(x, dtype=np.float64)
         if x.ndim != 2 or x.shape[1] != self.n_dims:
             raise InputError(f"x must have shape (n, {self.n_dims}) as in the fit, found {x.shape}.")
         return torch.as_tensor((x - self.center) / self.scale, dtype=torch.float32, device=self.device)
-
-    def _condition(self, condition: NDArray[np.int64] | None) -> Tensor | None:
-        return None if condition is None else torch.as_tensor(condition, device=self.device)
-
-
-def make_net(dim: int, config: FitConfig, *, score: bool, n_conditions: int, generator: torch.Generator) -> FlowNet:
-    """Build the networks of a fit with weights drawn from a CPU ``generator``."""
-    return fields.build(
-        lambda: FlowNet(dim, width=config.width, depth=config.depth, score=score, n_conditions=n_conditions), generator
-    )

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import torch
 
 from thalweg._random import Rng, resolve_rng, torch_generator
 from thalweg._settings import logger
 from thalweg.errors import InputError
+from thalweg.tl._flow import Integrator, Noise
 from thalweg.tl._store import load, writable
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ def interpolate(
     key: str = "thalweg",
     source_time: float | None = None,
     extrapolate: bool = False,
-    stochastic: bool = False,
+    stochastic: bool | float = False,
     solver: str = "dopri5",
     n_steps: int = 100,
     rng: Rng = None,
@@ -46,7 +48,8 @@ def interpolate(
     extrapolate
         Allow a time outside the observed range.
     stochastic
-        Run the SDE of the bridge instead of the ODE; needs a method with a score (``"sf2m"``).
+        Run an SDE instead of the ODE; needs a method with a score (``"sf2m"``, ``"eam"``). ``True`` is the bridge's
+        own; a number scales its diffusion, and every choice has the same marginals (Song et al. 2021).
     solver
         ``"dopri5"``, ``"tsit5"``, or with fixed steps ``"euler"``, ``"midpoint"``, ``"rk4"``.
     n_steps
@@ -59,7 +62,8 @@ def interpolate(
     Returns
     -------
     A new AnnData, a row for each cell carried: ``obsm[use_rep]`` the predicted coordinates (float32),
-    ``obs["source"]`` the name of the cell it started from, ``obs["weight"]`` its weight (summing to one),
+    ``obs["source"]`` the name of the cell it started from, ``obs["weight"]`` its weight (summing to one; with the
+    growth on the way, for methods that learn it),
     ``obs[time_key]`` the time, and ``uns["interpolation"]`` what was done.
 
     Raises
@@ -78,14 +82,14 @@ def interpolate(
     observed = stored.times_of(adata)
     start = _source_time(np.unique(observed), time, source_time, stored.time_key)
     rows = np.flatnonzero(observed == start)
-    x = stored.coordinates_of(adata)[rows]
+    x, weights = stored.coordinates_of(adata)[rows], stored.weights_of(adata)[rows]
     conditions = stored.conditions_of(adata)
     if time != start:
-        generator = torch_generator(resolve_rng(rng, random_state), flow.device) if stochastic else None
+        noise = make_noise(stochastic, resolve_rng(rng, random_state), flow.device)
         c = None if conditions is None else conditions[rows]
-        x = flow.push(x, [start, time], condition=c, generator=generator, method=solver, n_steps=n_steps)[-1]
+        carried = flow.push(x, [start, time], condition=c, noise=noise, integrator=Integrator(solver, n_steps))
+        x, weights = carried.x[-1], weights * carried.weight[-1]
     names = adata.obs_names[rows]
-    weights = stored.weights_of(adata)[rows]
     columns = {"source": names.to_numpy(), "weight": weights / weights.sum(), stored.time_key: float(time)}
     obs = pd.DataFrame(columns, index=names)
     if conditions is not None:
@@ -97,12 +101,26 @@ def interpolate(
         "source_time": float(start),
         "time_key": stored.time_key,
         "use_rep": stored.use_rep,
-        "stochastic": stochastic,
+        "stochastic": float(stochastic),
         "map_labels": np.array(list(stored.time_labels), dtype=str),
         "map_values": np.array(list(stored.time_labels.values()), dtype=np.float64),
     }
     logger.info("carried %d cells from time %g to %g", len(rows), start, time)
     return out
+
+
+def make_noise(stochastic: bool | float, rng: np.random.Generator, device: torch.device) -> Noise | None:
+    """The noise of ``stochastic=``; None for the ODE.
+
+    Raises
+    ------
+    InputError
+        If it is negative or not finite.
+    """
+    strength = float(stochastic)
+    if not 0 <= strength < np.inf:
+        raise InputError(f"stochastic must be True, False or a non-negative number, found {stochastic!r}.")
+    return Noise(torch_generator(rng, device), strength) if strength else None
 
 
 def _source_time(observed: np.ndarray, time: float, source_time: float | None, time_key: str) -> float:

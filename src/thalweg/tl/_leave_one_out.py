@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from thalweg._random import Rng, resolve_rng, torch_generator
+from thalweg._random import Rng, resolve_rng
 from thalweg._settings import settings
 from thalweg.core import distances
 from thalweg.core.exact_ot import solve_exact
@@ -21,6 +21,7 @@ from thalweg.errors import InputError
 from thalweg.tl._axis import Spacing, TimeAxis, make_axis
 from thalweg.tl._config import FitConfig
 from thalweg.tl._couple import PlanCache
+from thalweg.tl._interpolate import make_noise
 from thalweg.tl._methods import find_method
 from thalweg.tl._train import resolve_device, train_flow
 
@@ -42,8 +43,10 @@ def leave_one_out(
     use_rep: str | None = None,
     n_dims: int | None = None,
     time_map: TimeMap | None = None,
+    condition_key: str | None = None,
+    weight_key: str | None = None,
     spacing: Spacing = "real",
-    stochastic: bool = False,
+    stochastic: bool | float = False,
     config: FitConfig | None = None,
     rng: Rng = 0,
     device: str = "auto",
@@ -60,7 +63,7 @@ def leave_one_out(
     ----------
     adata
         Cells of three or more time points; it is not changed.
-    time_key, use_rep, n_dims, time_map
+    time_key, use_rep, n_dims, time_map, condition_key, weight_key
         As in `fit`.
     methods
         Methods to score.
@@ -72,7 +75,7 @@ def leave_one_out(
         ``"real"`` places the held-out time by the spacing of ``obs[time_key]``; ``"index"`` numbers all times of the
         course, the held-out one included, as several papers do.
     stochastic
-        Carry cells by the SDE for methods that have a score.
+        Carry cells by the SDE for methods that have a score, see `interpolate`.
     config
         Of every fit.
     rng
@@ -97,7 +100,15 @@ def leave_one_out(
         find_method(name)
     if n_seeds < 1:
         raise InputError(f"n_seeds must be at least 1, found {n_seeds}.")
-    snapshots = read_snapshots(adata, time_key, use_rep=use_rep, n_dims=n_dims, time_map=time_map)
+    snapshots = read_snapshots(
+        adata,
+        time_key,
+        use_rep=use_rep,
+        n_dims=n_dims,
+        time_map=time_map,
+        weight_key=weight_key,
+        condition_key=condition_key,
+    )
     held_out = _held_out(snapshots.times, times, time_key)
     first = int(rng) if isinstance(rng, int | np.integer) else int(resolve_rng(rng).integers(2**31))
     run = _Run(snapshots, spacing, config or FitConfig(), device, stochastic)
@@ -177,7 +188,7 @@ class _Run:
     spacing: Spacing
     config: FitConfig
     device: str
-    stochastic: bool
+    stochastic: bool | float
 
     def score(self, fold: _Fold, method: str, seed: int) -> dict[str, object]:
         rng = np.random.default_rng(seed)
@@ -191,10 +202,12 @@ class _Run:
             cache=fold.plans,
             description=f"{method}, without {fold.time:g}",
         )
-        stochastic = self.stochastic and find_method(method).score
-        generator = torch_generator(rng, fitted.flow.device) if stochastic else None
-        cloud = fitted.flow.push(fold.full.at(fold.before), [fold.before, fold.time], generator=generator)[-1]
-        return fold.row(method, seed, cloud, fitted.seconds)
+        noise = make_noise(self.stochastic if find_method(method).score else False, rng, fitted.flow.device)
+        rows = fold.full.rows(fold.before)
+        condition = fold.full.condition[rows] if fold.full.conditions else None
+        carried = fitted.flow.push(fold.full.x[rows], [fold.before, fold.time], condition=condition, noise=noise)
+        weights = fold.full.weights[rows] * carried.weight[-1]
+        return fold.row(method, seed, carried.x[-1], fitted.seconds, weights / weights.sum())
 
 
 def _references(fold: _Fold, first: int, n_seeds: int) -> Iterator[dict[str, object]]:

@@ -13,6 +13,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
 from thalweg._settings import logger
+from thalweg.core.objectives import Contrastive, Dispersive
 from thalweg.data import Snapshots, parse_times
 from thalweg.data.representation import read_representation
 from thalweg.data.snapshots import read_weights
@@ -20,9 +21,10 @@ from thalweg.data.times import TimeMap, obs_column
 from thalweg.errors import InputError, MissingKeyError
 from thalweg.tl._axis import TimeAxis
 from thalweg.tl._config import FitConfig
-from thalweg.tl._flow import Flow, make_net
+from thalweg.tl._flow import Flow
 from thalweg.tl._methods import find_method
-from thalweg.tl._train import Fitted, resolve_device
+from thalweg.tl._nets import make_net
+from thalweg.tl._train import Fitted, make_flow, resolve_device
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -112,7 +114,7 @@ def pack(
             "weight_key": weight_key or "",
             "sigma": flow.sigma,
         },
-        "config": {k: v for k, v in asdict(config).items() if v is not None},
+        "config": _without_none(asdict(config)),
         "time": {
             "times": flow.axis.times,
             "knots": flow.axis.knots,
@@ -159,26 +161,32 @@ def load(adata: AnnData, key: str, device: str = "auto") -> Stored:
         ) from None
 
 
+def _without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A nested mapping without its empty entries, which h5ad cannot hold."""
+    return {k: _without_none(v) if isinstance(v, Mapping) else v for k, v in fields.items() if v is not None}
+
+
+def _read_config(fields: Mapping[str, Any]) -> FitConfig:
+    options = {"contrastive": Contrastive, "dispersive": Dispersive}
+    values = {k: options[k](**_scalars(v)) if k in options else v for k, v in _scalars(fields).items()}
+    return FitConfig(**values)
+
+
+def _scalars(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v.item() if hasattr(v, "item") else v for k, v in fields.items()}
+
+
 def _unpack(entry: Mapping[str, Any], device: str) -> Stored:
     params, times = entry["params"], entry["time"]
-    config = FitConfig(**{k: v.item() if hasattr(v, "item") else v for k, v in entry["config"].items()})
+    method, config = find_method(str(params["method"])), _read_config(entry["config"])
     conditions = tuple(map(str, entry["conditions"]))
-    net = make_net(
-        int(params["n_dims"]),
-        config,
-        score=find_method(str(params["method"])).score,
-        n_conditions=len(conditions),
-        generator=torch.Generator(),
-    )
+    n_dims, generator = int(params["n_dims"]), torch.Generator()
+    net = make_net(n_dims, method, config, n_conditions=len(conditions), generator=generator)
     net.load_state_dict(load_safetensors(np.asarray(entry["weights"], dtype=np.uint8).tobytes()))
     axis = TimeAxis(*(np.asarray(times[k], dtype=np.float64) for k in ("times", "knots", "values")))
-    flow = Flow(
-        net.eval().requires_grad_(False).to(resolve_device(device)),
-        axis,
-        np.asarray(entry["center"], dtype=np.float64),
-        float(entry["scale"]),
-        float(params["sigma"]),
-    )
+    center = np.asarray(entry["center"], dtype=np.float64)
+    net = net.to(resolve_device(device))
+    flow = make_flow(method, net, axis, center, float(entry["scale"]), float(params["sigma"]))
     return Stored(
         flow,
         str(params["method"]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,18 +12,25 @@ from torch import Tensor
 
 from thalweg._random import torch_generator
 from thalweg._settings import logger, settings
-from thalweg.core import losses
-from thalweg.core.paths import Batch, Path
-from thalweg.data import IntervalSampler, Snapshots
+from thalweg.core.contrastive import MeanNegative
+from thalweg.core.objectives import Contrastive, feature_report
+from thalweg.core.paths import Path
+from thalweg.data import IntervalBatch, IntervalSampler, Snapshots
 from thalweg.errors import InputError
 from thalweg.tl._axis import TimeAxis
 from thalweg.tl._config import FitConfig
-from thalweg.tl._couple import PlanCache, couple
-from thalweg.tl._flow import Flow, FlowNet, make_net
+from thalweg.tl._couple import Coupled, PlanCache, couple
+from thalweg.tl._flow import Floats, Flow
 from thalweg.tl._methods import Method, find_method
+from thalweg.tl._nets import FlowNet, make_net
+from thalweg.tl._noise_flow import NoiseFlow, NoiseSampler
+from thalweg.tl._terms import Terms
 from thalweg.training import train
-from thalweg.training.loop import Validation
+from thalweg.training.loop import Monitor, Validation
 
+Sampler = IntervalSampler | NoiseSampler
+
+_MEAN_BATCHES = 16
 _VALIDATION_BATCH = 4096
 
 
@@ -95,66 +101,58 @@ def train_flow(
     coupled = couple(snapshots, z, axis, method, config, sigma, {} if cache is None else cache)
     # A fit is charged for every plan it uses, also for those an earlier fit on the same cells left in the cache.
     borrowed = max(0.0, coupled.seconds - (time.perf_counter() - before))
-    sampler = IntervalSampler(
-        z=z.to(device),
-        tau=torch.as_tensor(axis.tau(snapshots.time), dtype=torch.float32, device=device),
-        condition=torch.as_tensor(snapshots.condition, device=device) if snapshots.conditions else None,
-        mixture=coupled.mixture.to(device),
-        path_of=_path_of(method, sigma),
-        n_intervals=axis.n_intervals,
-    )
+    sampler = _sampler(snapshots, z.to(device), axis, method, sigma, coupled)
+    terms = Terms(method, sigma, config, axis.n_intervals)
     net = make_net(
-        snapshots.n_dims,
-        config,
-        score=method.score,
-        n_conditions=len(snapshots.conditions),
-        generator=torch_generator(rng),
+        snapshots.n_dims, method, config, n_conditions=len(snapshots.conditions), generator=torch_generator(rng)
     ).to(device)
-    training, validation = _split(sampler, _Terms(method, sigma), config, rng)
+    training, held_back = _split(sampler, config, rng)
     result = train(
         net,
-        lambda model, n, generator: _Terms(method, sigma)(model, *training.batch(n, generator)),
+        lambda model, n, generator: terms(model, training.batch(n, generator), generator),
         config,
         torch_generator(rng, device),
-        validation=validation,
+        validation=None if held_back is None else _validation(terms, held_back),
+        monitor=_monitor(config, training, rng),
         progress=settings.progress,
         description=description,
     )
+    if net.mean_negative is not None and config.contrastive is not None:
+        net.mean_negative.copy_(_mean_negative(net, config.contrastive, training, torch_generator(rng, device)))
     seconds = time.perf_counter() - start + borrowed
     steps = int(result.history["step"][-1])
     logger.info(
         "%s: %d steps in %.1f s, the weights of step %d are kept", method_name, steps, seconds, result.best_step
     )
-    flow = Flow(net.eval().requires_grad_(False), axis, center, scale, sigma)
+    flow = make_flow(method, net, axis, center, scale, sigma)
     return Fitted(flow, pd.DataFrame(result.history), coupled.intervals, result.best_step, seconds)
 
 
-@dataclass(frozen=True)
-class _Terms:
-    """The loss terms of a method on a weighted batch."""
-
-    method: Method
-    sigma: float
-
-    def __call__(self, net: FlowNet, batch: Batch, weight: Tensor) -> Mapping[str, Tensor]:
-        terms = {"velocity": (weight * losses.velocity(net.velocity, batch)).mean()}
-        if net.score is not None:
-            terms["score"] = losses.score(net.score, batch, scale=2 / self.sigma**2).mean()
-        return terms
+def make_flow(method: Method, net: FlowNet, axis: TimeAxis, center: Floats, scale: float, sigma: float) -> Flow:
+    """The flow of trained networks."""
+    kind = NoiseFlow if method.field == "noise" else Flow
+    return kind(net.eval().requires_grad_(False), axis, center, scale, sigma)
 
 
-def _path_of(method: Method, sigma: float) -> Callable[[Tensor], Path]:
-    """Path for interval lengths D: a bridge of one diffusion everywhere spreads by sigma sqrt(D)."""
-    if method.bridge:
-        return lambda length: method.path(sigma * length.sqrt())
-    path = method.path(sigma)
-    return lambda length: path
+def _sampler(
+    snapshots: Snapshots, z: Tensor, axis: TimeAxis, method: Method, sigma: float, coupled: Coupled
+) -> Sampler:
+    tau = torch.as_tensor(axis.tau(snapshots.time), dtype=torch.float32, device=z.device)
+    condition = torch.as_tensor(snapshots.condition, device=z.device) if snapshots.conditions else None
+    mixture = coupled.mixture.to(z.device)
+    if method.coupling == "none":
+        return NoiseSampler(z, tau, condition, mixture, method.path(sigma), axis.n_intervals)
+
+    def path_of(length: Tensor) -> Path:
+        # A bridge of one diffusion everywhere spreads by sigma sqrt(D).
+        return method.path(sigma * length.sqrt() if method.bridge else sigma)
+
+    mass = None if coupled.log_mass is None else (coupled.log_mass[0].to(z.device), coupled.log_mass[1].to(z.device))
+    return IntervalSampler(z, tau, condition, mixture, path_of, axis.n_intervals, mass)
 
 
-def _split(
-    sampler: IntervalSampler, terms: _Terms, config: FitConfig, rng: np.random.Generator
-) -> tuple[IntervalSampler, Validation[FlowNet] | None]:
-    """Hold back a share of the source cells of each coupling; validate on one fixed batch of their pairs."""
+def _split(sampler: Sampler, config: FitConfig, rng: np.random.Generator) -> tuple[Sampler, IntervalBatch | None]:
+    """Hold back a share of the source cells of each coupling, and draw one fixed batch of their pairs."""
     held = torch.zeros(len(sampler.z), dtype=torch.bool)
     for rows in sampler.mixture.sources:
         n = int(config.validation_fraction * len(rows))
@@ -162,10 +160,33 @@ def _split(
     held = held.to(sampler.z.device)
     if not all(bool(held[rows].any()) for rows in sampler.mixture.sources):
         return sampler, None  # off, or a time point with too few cells to spare one
-    batch, weight = sampler.restrict(held).batch(_VALIDATION_BATCH, torch_generator(rng, sampler.z.device))
+    drawn = sampler.restrict(held).batch(_VALIDATION_BATCH, torch_generator(rng, sampler.z.device))
+    return sampler.restrict(~held), drawn
 
+
+def _validation(terms: Terms, drawn: IntervalBatch) -> Validation[FlowNet]:
     def validation(model: FlowNet) -> float:
+        negatives = torch.Generator(drawn.unit_t.device).manual_seed(0)  # the same at every call
         with torch.no_grad():
-            return float(torch.stack(list(terms(model, batch, weight).values())).sum())
+            return float(torch.stack(list(terms(model, drawn, negatives, regularise=False).values())).sum())
 
-    return sampler.restrict(~held), validation
+    return validation
+
+
+def _monitor(config: FitConfig, sampler: Sampler, rng: np.random.Generator) -> Monitor[FlowNet] | None:
+    option = config.dispersive
+    if option is None:
+        return None
+    batch = sampler.batch(_VALIDATION_BATCH, torch_generator(rng, sampler.z.device)).batch
+    return lambda model: feature_report(model.main, batch, option)
+
+
+def _mean_negative(net: FlowNet, option: Contrastive, sampler: Sampler, generator: torch.Generator) -> Tensor:
+    """``u_bar`` over many batches, a row for each condition it depends on."""
+    mean = MeanNegative(option.negatives)
+    for _ in range(_MEAN_BATCHES):
+        mean.update(sampler.batch(_VALIDATION_BATCH, generator).batch)
+    if net.mean_negative is None or option.negatives == "any":
+        return mean(torch.zeros(1), sampler.z.new_zeros(1, mean.total.shape[1]))
+    labels = torch.arange(len(net.mean_negative))
+    return mean(torch.zeros(len(labels)), torch.zeros_like(net.mean_negative), labels)

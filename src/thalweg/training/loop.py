@@ -25,6 +25,9 @@ Objective = Callable[[M, int, torch.Generator], Mapping[str, Tensor]]
 Validation = Callable[[M], float]
 """``validation(model)`` -> loss on the samples held back; the same draws at every call."""
 
+Monitor = Callable[[M], Mapping[str, float]]
+"""``monitor(model)`` -> figures to log beside the losses."""
+
 
 @dataclass
 class TrainingResult:
@@ -33,8 +36,9 @@ class TrainingResult:
     Attributes
     ----------
     history
-        Columns ``step``, one for each term, ``loss``, ``learning_rate`` and, with a validation, ``validation_loss``:
-        a row every ``validate_every`` steps, the losses averaged over the steps since the row before.
+        Columns ``step``, one for each term, ``loss``, ``learning_rate``, with a validation ``validation_loss``, and
+        those of the monitor: a row every ``validate_every`` steps, the losses averaged over the steps since the row
+        before.
     best_step
         Step whose averaged weights were kept.
     stopped_early
@@ -53,6 +57,7 @@ def train(
     generator: torch.Generator,
     *,
     validation: Validation[M] | None = None,
+    monitor: Monitor[M] | None = None,
     progress: bool = True,
     description: str = "training",
 ) -> TrainingResult:
@@ -70,6 +75,8 @@ def train(
         Source of every draw.
     validation
         Loss on held-back samples; without it the averaged weights of the last step are kept.
+    monitor
+        Figures of the averaged model to log with every validation.
     progress, description
         Progress bar and its label.
 
@@ -104,6 +111,8 @@ def train(
                 sums = {}
                 if validation is not None:
                     row["validation_loss"] = _evaluate(cast(M, average.module), validation, step)
+                if monitor is not None:
+                    row |= monitor(cast(M, average.module))
                 for name, value in row.items():
                     result.history.setdefault(name, []).append(value)
                 bar.set_postfix(loss=f"{row['loss']:.4g}", refresh=False)

@@ -1,0 +1,113 @@
+"""Write docs/losses.md and benchmarks/results/losses.json: ``python docs/scripts/loss_table.py``.
+
+Runs every test that records a proof (marker ``proof``), reads the records from its junit XML and joins them with the
+rows of loss_rows.toml. Nothing is written unless all of them pass and each row has a proof.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import tomllib
+import xml.etree.ElementTree as ElementTree
+from importlib.metadata import version
+from itertools import groupby
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "losses.md"
+RESULTS = ROOT / "benchmarks" / "results" / "losses.json"
+
+Row = dict[str, str]
+Proof = dict[str, str | float]
+
+INTRODUCTION = """\
+# Objectives, and what proves them
+
+Each line is an objective of the package. *Objective* says what it is and how it is reached: names without a prefix are
+in `thalweg.core`, `tl` is `thalweg.tl`. *Formula* is what the code computes, t = 0 being the source and t = 1 the
+target. *Source* is where the formula comes from, "derived" where it is not in a paper. *Test* is a test that fails if
+the code is wrong: it compares with a closed form, with an exact enumeration, or with an independent implementation in
+double precision. *Measured error (tolerance)* is the largest error that this test found over all its cases, and the
+error above which it fails. Errors are absolute and in double precision unless the test's own description states another
+unit, such as a number of standard errors.
+
+This page is written by `python docs/scripts/loss_table.py`; the figures are in `benchmarks/results/losses.json`.
+"""
+
+
+def read_rows() -> list[Row]:
+    """Rows of the table, in order."""
+    rows: list[Row] = tomllib.loads((ROOT / "docs" / "scripts" / "loss_rows.toml").read_text(encoding="utf-8"))["row"]
+    return rows
+
+
+def measure() -> list[Proof]:
+    """Run the proofs and return their records; exits if one fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "proofs.xml"
+        command = [sys.executable, "-m", "pytest", "-q", "-m", "proof", f"--junitxml={report}"]
+        if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
+            raise SystemExit("a proof failed, see above; nothing was written")
+        found = ElementTree.parse(report).iterfind(".//property[@name='proof']")
+        return [json.loads(p.attrib["value"]) for p in found]
+
+
+def join(rows: list[Row], records: list[Proof]) -> dict[str, list[Proof]]:
+    """Proofs of each row: for each test and tolerance the largest error over its cases.
+
+    Exits, naming the rows, if one has no proof or a proof names none.
+    """
+    largest: dict[tuple[str, str, float], float] = {}
+    for r in records:
+        key = str(r["row"]), str(r["test"]).partition("[")[0], float(r["tolerance"])
+        largest[key] = max(float(r["error"]), largest.get(key, 0.0))
+    ids = [row["id"] for row in rows]
+    missing, unknown = sorted(set(ids) - {k[0] for k in largest}), sorted({k[0] for k in largest} - set(ids))
+    if missing or unknown:
+        raise SystemExit(
+            f"rows without a proof: {', '.join(missing) or 'none'}; proofs of rows that are not in loss_rows.toml: "
+            f"{', '.join(unknown) or 'none'}; nothing was written. A test proves a row with the fixture "
+            "proof(row, error, tolerance)."
+        )
+    return {
+        i: [{"test": t, "error": e, "tolerance": tol} for (row, t, tol), e in sorted(largest.items()) if row == i]
+        for i in ids
+    }
+
+
+def render(rows: list[Row], proofs: dict[str, list[Proof]]) -> str:
+    """Text of the page: a table for each group of rows, a line for each proof."""
+    lines = [INTRODUCTION]
+    for group, members in groupby(rows, key=lambda row: row["group"]):
+        lines += [f"## {group}\n", "| objective | formula | source | test | measured error (tolerance) |"]
+        lines.append("|---|---|---|---|---|")
+        for row in members:
+            cells = [f"**{row['objective']}**<br>{row['reachable']}", f"${row['formula']}$", row["source"]]
+            for proof in proofs[row["id"]]:
+                test = str(proof["test"]).removeprefix("tests/")
+                figures = f"{proof['error']:.1e} ({proof['tolerance']:.1e})"
+                lines.append(f"| {' | '.join(cells)} | `{test}` | {figures} |")
+                cells = ["", "", ""]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, join, write."""
+    rows = read_rows()
+    proofs = join(rows, measure())
+    result = {
+        "command": "python docs/scripts/loss_table.py",
+        "machine": {"python": platform.python_version(), "torch": version("torch")},
+        "proofs": proofs,
+    }
+    RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    PAGE.write_text(render(rows, proofs), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

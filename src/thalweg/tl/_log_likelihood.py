@@ -1,0 +1,124 @@
+"""`tl.log_likelihood`: how dense the learned flow is at each cell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from thalweg._random import Rng, resolve_rng, torch_generator
+from thalweg._settings import logger
+from thalweg.errors import InputError
+from thalweg.tl._flow import Floats, LogDensity
+from thalweg.tl._noise_flow import NoiseFlow
+from thalweg.tl._store import Stored, load, writable
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_COMPONENTS = (1, 2, 4, 8, 16)
+
+
+def log_likelihood(
+    adata: AnnData,
+    *,
+    key: str = "thalweg",
+    trace: Literal["exact", "hutchinson"] = "exact",
+    key_added: str = "log_likelihood",
+    rng: Rng = 0,
+    device: str = "auto",
+    copy: bool = False,
+) -> AnnData | None:
+    """Log density of each cell at its time, under the flow: low values are cells the flow does not explain.
+
+    The density of the first population is carried to the cell's time along the flow, ``d log p/dt = -div v`` (Chen et
+    al. 2018; plus the growth rate, for methods that learn one). The first population itself is described by a Gaussian
+    mixture with full covariances, whose number of components (1, 2, 4, 8 or 16) has the lowest Bayesian information
+    criterion. ``method="fm"`` needs no mixture: its source is standard Gaussian noise at every time.
+
+    Parameters
+    ----------
+    adata
+        AnnData with a fit and the cells to score; the cells of the first time must be among them (not for ``"fm"``).
+    key
+        Key of ``uns`` with the fit.
+    trace
+        ``"exact"`` divergence, one backward pass for each coordinate; ``"hutchinson"``, an unbiased estimate by a
+        single one, for many coordinates (Grathwohl et al. 2019).
+    key_added
+        Column of ``obs`` to write.
+    rng
+        Seed of the mixture's start and of Hutchinson's probe.
+    device
+        Where to integrate.
+    copy
+        Return a copy instead of writing into ``adata``.
+
+    Returns
+    -------
+    None, or the copy. Sets the following fields:
+
+    ``adata.obs[key_added]`` : float
+        Nats, of a density in units of the representation; comparable between cells of one fit and one time.
+
+    Raises
+    ------
+    MissingKeyError
+        If there is no fit under ``key``.
+    InputError
+        If ``trace`` is unknown, the cells cannot be read as in the fit, a cell lies outside the times of the fit, or
+        the cells of the first time are missing.
+    """
+    if trace not in ("exact", "hutchinson"):
+        raise InputError(f"trace must be 'exact' or 'hutchinson', found {trace!r}.")
+    stored = load(adata, key, device)
+    flow, generator = stored.flow, resolve_rng(rng)
+    x, time, conditions = stored.coordinates_of(adata), stored.times_of(adata), stored.conditions_of(adata)
+    for t in np.unique(time):
+        flow.axis.check(float(t), extrapolate=False)
+    sources = _sources(stored, x, time, conditions, generator)
+    out = np.empty(len(x))
+    for t in np.unique(time).tolist():
+        for c, source in sources.items():
+            rows = np.flatnonzero((time == t) & (True if conditions is None else conditions == c))
+            if len(rows):
+                probe = torch_generator(generator, flow.device) if trace == "hutchinson" else None
+                labels = None if conditions is None else conditions[rows]
+                out[rows] = flow.log_density(x[rows], t, source, labels, probe)
+    result = writable(adata, copy)
+    result.obs[key_added] = out
+    logger.info("added obs[%r]: log density of each cell under the flow", key_added)
+    return result if copy else None
+
+
+def _sources(
+    stored: Stored, x: Floats, time: Floats, conditions: np.ndarray | None, rng: np.random.Generator
+) -> dict[int, LogDensity]:
+    """Log density of the first population, for each condition."""
+    flow, first = stored.flow, stored.flow.axis.times[0]
+    labels = np.zeros(len(x), dtype=np.int64) if conditions is None else conditions
+    out: dict[int, LogDensity] = {}
+    for c in np.unique(labels).tolist():
+        if isinstance(flow, NoiseFlow):
+            out[c] = lambda z: np.zeros(len(z))  # not used: the source is the noise
+            continue
+        start = (x[(time == first) & (labels == c)] - flow.center) / flow.scale
+        if len(start) < 2:
+            name = f" of condition {stored.conditions[c]!r}" if stored.conditions else ""
+            raise InputError(
+                f"obs[{stored.time_key!r}] has {len(start)} cells{name} at the first time {first:g}, whose density the "
+                "flow carries; keep at least two."
+            )
+        out[c] = _mixture(start, rng)
+    return out
+
+
+def _mixture(z: Floats, rng: np.random.Generator) -> LogDensity:
+    from sklearn.mixture import GaussianMixture
+
+    seed = int(rng.integers(2**31))
+    sizes = [k for k in _COMPONENTS if k == 1 or k * z.shape[1] < len(z) / 2]
+    fits = [GaussianMixture(k, reg_covar=1e-4, random_state=seed).fit(z) for k in sizes]
+    best = min(fits, key=lambda m: float(m.bic(z)))
+    density: LogDensity = best.score_samples
+    return density
