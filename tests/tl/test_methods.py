@@ -11,6 +11,7 @@ from anndata import AnnData
 
 import thalweg as tw
 from thalweg.errors import InputError
+from thalweg.tl import _store
 
 N = 1500
 CONFIG = tw.tl.FitConfig(max_steps=1500)
@@ -201,7 +202,7 @@ def test_options_survive_writing(store, quick, tmp_path):
     half = ["a"] * 60 + ["b"] * 60
     adata = course(gaussian([0.0], [[1.0]], 0, 120), gaussian([2.0], [[0.25]], 1, 120), kind=half + half)
     option = tw.tl.Contrastive(0.1, negatives="other_condition", undo=True)
-    config = replace(quick, contrastive=option, dispersive=tw.tl.Dispersive())
+    config = replace(quick, contrastive=option, dispersive=tw.tl.Dispersive(group=None))
     tw.tl.fit(adata, "t", condition_key="kind", rng=0, config=config)
     path = tmp_path / f"fit.{store}"
     getattr(adata, f"write_{store}")(path)
@@ -209,6 +210,7 @@ def test_options_survive_writing(store, quick, tmp_path):
     for a in (adata, back):
         tw.tl.velocity(a)
     np.testing.assert_array_equal(adata.obsm["velocity_X_pca"], back.obsm["velocity_X_pca"])
+    assert _store._read_config(back.uns["thalweg"]["config"]) == config
 
 
 def test_mean_negative_of_each_condition():

@@ -67,13 +67,15 @@ def tap(module: nn.Module, name: str) -> Iterator[Tap]:
     InputError
         If there is no such submodule (the message lists the names), or, during a pass, if it returns no single tensor.
     """
-    submodules = {key: m for key, m in module.named_modules() if key}
-    if name not in submodules:
-        raise InputError(
-            f"{type(module).__name__} has no submodule {name!r}; available: {', '.join(submodules) or 'none'}."
-        )
+    try:
+        watched = module.get_submodule(name) if name else None
+    except AttributeError:
+        watched = None
+    if watched is None:
+        names = ", ".join(key for key, _ in module.named_modules() if key)
+        raise InputError(f"{type(module).__name__} has no submodule {name!r}; available: {names or 'none'}.")
     opened = Tap(name)
-    handle = submodules[name].register_forward_hook(opened._keep)
+    handle = watched.register_forward_hook(opened._keep)
     try:
         yield opened
     finally:

@@ -73,6 +73,9 @@ class Dispersive:
         Weight of the loss; published are 0.5 with ``tau=0.5`` and 0.25 with ``tau=1``.
     kind, tau, margin, normalize
         As in `thalweg.core.dispersive.dispersive`.
+    group
+        Compare rows within groups of at least this many, which keeps the cost a small part of a step, as distributed
+        training does on each device; None for all pairs of the batch.
     block
         Name of the submodule whose output is dispersed, e.g. ``"blocks.0"``; or a fraction of the depth in (0, 1]
         (`thalweg.core.features.block_at`).
@@ -88,6 +91,7 @@ class Dispersive:
     tau: float = 0.5
     margin: float = 1.0
     normalize: bool = False
+    group: int | None = 64
     block: str | float = 0.25
 
     def __post_init__(self) -> None:
@@ -95,6 +99,8 @@ class Dispersive:
             value = getattr(self, name)
             if not (value > 0 and math.isfinite(value)):
                 raise InputError(f"dispersive {name} must be positive and finite, found {value!r}.")
+        if self.group is not None and self.group < 2:
+            raise InputError(f"dispersive group must be None or at least 2 rows, found {self.group!r}.")
         if self.kind not in get_args(Kind):
             raise InputError(f"dispersive kind must be one of {', '.join(get_args(Kind))}; found {self.kind!r}.")
 
@@ -104,7 +110,10 @@ class Dispersive:
 
     def loss(self, features: Tensor) -> Tensor:
         """Weighted loss of features ``(n, ...)``, a scalar."""
-        return self.weight * dispersive(features, self.kind, tau=self.tau, margin=self.margin, normalize=self.normalize)
+        value = dispersive(
+            features, self.kind, tau=self.tau, margin=self.margin, normalize=self.normalize, group=self.group
+        )
+        return self.weight * value
 
 
 def velocity_terms(

@@ -114,7 +114,7 @@ def pack(
             "weight_key": weight_key or "",
             "sigma": flow.sigma,
         },
-        "config": _without_none(asdict(config)),
+        "config": _plain(asdict(config)),
         "time": {
             "times": flow.axis.times,
             "knots": flow.axis.knots,
@@ -161,19 +161,23 @@ def load(adata: AnnData, key: str, device: str = "auto") -> Stored:
         ) from None
 
 
-def _without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """A nested mapping without its empty entries, which h5ad cannot hold."""
-    return {k: _without_none(v) if isinstance(v, Mapping) else v for k, v in fields.items() if v is not None}
+_NONE = "none"  # h5ad holds no None
+
+
+def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A nested mapping in what h5ad and zarr hold."""
+    return {k: _plain(v) if isinstance(v, Mapping) else _NONE if v is None else v for k, v in fields.items()}
 
 
 def _read_config(fields: Mapping[str, Any]) -> FitConfig:
     options = {"contrastive": Contrastive, "dispersive": Dispersive}
-    values = {k: options[k](**_scalars(v)) if k in options else v for k, v in _scalars(fields).items()}
+    values = {k: options[k](**_scalars(v)) if isinstance(v, Mapping) else v for k, v in _scalars(fields).items()}
     return FitConfig(**values)
 
 
 def _scalars(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v.item() if hasattr(v, "item") else v for k, v in fields.items()}
+    values = {k: v.item() if hasattr(v, "item") else v for k, v in fields.items()}
+    return {k: None if isinstance(v, str) and v == _NONE else v for k, v in values.items()}
 
 
 def _unpack(entry: Mapping[str, Any], device: str) -> Stored:
