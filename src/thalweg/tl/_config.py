@@ -47,7 +47,7 @@ class FitConfig(TrainingConfig):
     sigma: float | None = None
     coupling: CouplingSize = "auto"
     block: int = 256
-    relaxation: float = 1.0
+    relaxation: float = 0.3
     contrastive: Contrastive | None = None
     dispersive: Dispersive | None = None
 

@@ -48,9 +48,13 @@ def fit(
     time_key
         Column of ``obs`` with the time of each cell: numbers, or text and categories that read as numbers.
     method
-        ``"icfm"``: independent pairs. ``"otcfm"``: pairs of the exact optimal transport plan (Tong et al. 2024).
-        ``"sbcfm"``: Schrödinger bridge, pairs of the entropic plan and Brownian bridges between them. ``"sf2m"``: the
-        same with a score, so that it also runs as an SDE (Tong et al. 2024, [SF]2M).
+        ``"otcfm"``: pairs of the exact optimal transport plan (Tong et al. 2024). ``"uotcfm"``: unbalanced transport
+        with growth, so that cells carry weights (Chizat et al. 2018). ``"sf2m"``: Schrödinger bridge, pairs of the
+        entropic plan and Brownian bridges between them, with a score, so that it also runs as an SDE (Tong et al.
+        2024, [SF]2M); ``"sbcfm"``: the same without the score. ``"icfm"``: independent pairs. ``"vpcfm"``: independent
+        pairs on the trigonometric interpolant (Albergo & Vanden-Eijnden 2023). ``"am"``, ``"eam"``, ``"uam"``: a
+        potential, by action matching, its entropic and its unbalanced form (Neklyudov et al. 2023). ``"fm"``: a flow
+        from Gaussian noise to the population of each time (Lipman et al. 2023).
     use_rep
         Key of ``obsm``; by default the PCA that exists. ``"X"`` uses ``adata.X``.
     n_dims
