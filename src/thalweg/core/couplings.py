@@ -259,7 +259,7 @@ def entropic(
     *,
     reg: float | None = None,
     reg_relative: float | None = None,
-    relaxation: float | None = None,
+    tau: float | None = None,
     a: Tensor | None = None,
     b: Tensor | None = None,
     max_memory: int | None = None,
@@ -275,10 +275,10 @@ def entropic(
         ``sigma`` (Tong et al. 2024, prop. 3.4).
     reg_relative
         Regularisation as a fraction of the mean squared distance: unchanged when the data are rescaled.
-    relaxation
-        None for exact marginals. Otherwise the weight of ``KL(marginal | weights)`` on both sides, as a multiple of the
-        mean squared distance (Chizat et al. 2018): mass that is dear to move may vanish on one side and appear on the
-        other. The plan's total mass is then free, too.
+    tau
+        None for exact marginals. Otherwise the weight of ``KL(marginal | weights)`` on both sides, in squared units of
+        the coordinates (Chizat et al. 2018): mass that is dear to move may vanish on one side and appear on the other.
+        The plan's total mass is then free, too.
     a, b
         Weights; uniform by default.
     max_memory
@@ -291,7 +291,7 @@ def entropic(
     Raises
     ------
     InputError
-        Unless exactly one of ``reg`` and ``reg_relative`` is given, positive; for a ``relaxation`` that is not.
+        Unless exactly one of ``reg`` and ``reg_relative`` is given, positive; for a ``tau`` that is not.
     NotConvergedError
         If the marginals do not reach their tolerance; no other plan is put in its place.
     MemoryBudgetError
@@ -301,7 +301,6 @@ def entropic(
         raise InputError(f"give exactly one of reg and reg_relative, found reg={reg} and reg_relative={reg_relative}.")
     if reg is None:
         reg = entropic_ot.relative_epsilon(x0, x1, reg_relative, a=a, b=b)  # type: ignore[arg-type]
-    tau = None if relaxation is None else entropic_ot.relative_epsilon(x0, x1, relaxation, a=a, b=b)
     potentials = entropic_ot.solve_entropic(x0, x1, a=a, b=b, epsilon=reg, tau_a=tau, tau_b=tau, max_memory=max_memory)
     entries = entropic_ot.plan_entries(x0, x1, potentials, drop=_DROPPED, max_memory=max_memory)
     return Plan(entries.rows, entries.cols, entries.mass, (len(x0), len(x1)))

@@ -33,8 +33,9 @@ class FitConfig(TrainingConfig):
     block
         Cells in a minibatch block.
     relaxation
-        For the unbalanced methods, the weight of the populations' sizes as a multiple of the mean squared distance
-        between them; small values let more mass appear and vanish.
+        For the unbalanced methods, the weight of the populations' sizes as a multiple of the mean squared displacement
+        of balanced transport: mass whose transport costs far more appears and vanishes instead. None chooses it by
+        predicting each interior time of the fit from its neighbours; 1 with fewer than three times.
     contrastive
         Contrastive flow matching (ΔFM); None for none.
     dispersive
@@ -47,7 +48,7 @@ class FitConfig(TrainingConfig):
     sigma: float | None = None
     coupling: CouplingSize = "auto"
     block: int = 256
-    relaxation: float = 0.3
+    relaxation: float | None = None
     contrastive: Contrastive | None = None
     dispersive: Dispersive | None = None
 
@@ -58,7 +59,7 @@ class FitConfig(TrainingConfig):
                 raise InputError(f"{name} must be at least 1, found {getattr(self, name)!r}.")
         if self.sigma is not None and not self.sigma >= 0:
             raise InputError(f"sigma must not be negative, found {self.sigma!r}.")
-        if not (self.relaxation > 0 and math.isfinite(self.relaxation)):
+        if self.relaxation is not None and not (self.relaxation > 0 and math.isfinite(self.relaxation)):
             raise InputError(f"relaxation must be positive and finite, found {self.relaxation!r}.")
         for name, kind in (("contrastive", Contrastive), ("dispersive", Dispersive)):
             if not isinstance(getattr(self, name), kind | None):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -19,11 +19,32 @@ from thalweg.errors import InputError
 from thalweg.tl._axis import TimeAxis
 from thalweg.tl._config import FitConfig
 from thalweg.tl._methods import Method
+from thalweg.tl._unbalanced import choose_relaxation, log_ratio, unbalanced
 
-PlanCache = dict[tuple[object, ...], tuple[couplings.Plan, float]]
-"""Whole plans already computed, and the seconds each took, by (kind, regularisation, relaxation, condition, times)."""
 
-_UNBALANCED_REG = 0.01  # of the mean squared distance: close to exact, and solved in a second
+@dataclass
+class PlanCache:
+    """What one set of cells needs computed once.
+
+    Attributes
+    ----------
+    plans
+        Whole plans, and the seconds each took, by (kind, regularisation, relaxation, condition, times).
+    relaxation
+        The relaxation chosen for these cells and the seconds it took, or None.
+    """
+
+    plans: dict[tuple[object, ...], tuple[couplings.Plan, float]] = field(default_factory=dict)
+    relaxation: tuple[float, float] | None = None
+
+    def choose(self, snapshots: Snapshots, z: Tensor, axis: TimeAxis) -> tuple[float, float]:
+        """Choose the relaxation, unless that is done."""
+        if self.relaxation is None:
+            start = time.perf_counter()
+            populations = [z[snapshots.rows(t)] for t in snapshots.times.tolist()]
+            chosen = choose_relaxation(populations, axis.tau(snapshots.times))
+            self.relaxation = chosen, time.perf_counter() - start
+        return self.relaxation
 
 
 @dataclass(frozen=True)
@@ -38,16 +59,19 @@ class Coupled:
         A row for each coupling: times, condition, numbers of cells, kind, regularisation, seconds.
     log_mass
         Of unbalanced plans, see `thalweg.data.sampler`: for each cell ``log m_0`` and ``log m_1``; None otherwise.
+    choice_seconds
+        Time spent on choosing the relaxation.
     """
 
     mixture: couplings.Mixture
     intervals: pd.DataFrame
     log_mass: tuple[Tensor, Tensor] | None
+    choice_seconds: float = 0.0
 
     @property
     def seconds(self) -> float:
         """Time spent on plans, also when they came out of the cache."""
-        return float(self.intervals["seconds"].sum())
+        return float(self.intervals["seconds"].sum()) + self.choice_seconds
 
 
 def couple(
@@ -74,25 +98,29 @@ def couple(
         raise InputError("coupling='minibatch' has no unbalanced plans, as each block would grow alone; use 'whole'.")
     parts, sources, targets, shares, table = [], [], [], [], []
     log_mass = (torch.zeros(len(z)), torch.zeros(len(z)))
+    relaxation, choice_seconds = config.relaxation, 0.0
+    if method.coupling == "unbalanced" and relaxation is None:
+        relaxation, choice_seconds = cache.choose(snapshots, z, axis)
     for condition, t0, t1, rows, cols in _intervals(snapshots):
         length = float(np.diff(axis.tau([t0, t1]))[0])
-        reg = {"entropic": 2 * sigma**2 * length, "unbalanced": _UNBALANCED_REG}.get(method.coupling, 0.0)
+        reg = 2 * sigma**2 * length if method.coupling == "entropic" else 0.0
         start = time.perf_counter()
         ends = _Ends(z[rows], z[cols], *(_normalised(snapshots.weights[r]) for r in (rows, cols)))
-        key = (method.coupling, round(reg, 12), config.relaxation, condition, t0, t1)
-        coupling, kind, spent = _coupling(ends, _Solver(method, reg, config.relaxation), config, cache, key)
+        key = (method.coupling, round(reg, 12), relaxation, condition, t0, t1)
+        coupling, kind, spent = _coupling(ends, _Solver(method, reg, relaxation or 0.0), config, cache, key)
         if method.coupling == "unbalanced" and isinstance(coupling, couplings.Plan):
             leaving, arriving = coupling.marginals()
-            log_mass[0][rows], log_mass[1][cols] = _log_ratio(ends.a, leaving), _log_ratio(ends.b, arriving)
+            log_mass[0][rows], log_mass[1][cols] = log_ratio(ends.a, leaving), log_ratio(ends.b, arriving)
         parts.append(coupling)
         sources.append(torch.from_numpy(rows))
         targets.append(torch.from_numpy(cols))
         shares.append(snapshots.weights[rows].sum() / snapshots.weights[snapshots.time == t0].sum())
         seconds = spent or time.perf_counter() - start
-        table.append(_row(snapshots, condition, (t0, t1), (rows, cols), kind, reg, seconds))
+        row = _row(snapshots, condition, (t0, t1), (rows, cols), kind, reg, seconds)
+        table.append(row | ({"relaxation": relaxation} if method.coupling == "unbalanced" else {}))
     share = torch.tensor(shares, dtype=torch.float64)
     mixture = couplings.Mixture(parts, sources, targets, share / share.sum())
-    return Coupled(mixture, pd.DataFrame(table), log_mass if method.coupling == "unbalanced" else None)
+    return Coupled(mixture, pd.DataFrame(table), log_mass if method.coupling == "unbalanced" else None, choice_seconds)
 
 
 def _row(
@@ -122,11 +150,6 @@ def _populations(snapshots: Snapshots) -> Coupled:
                 groups.append(torch.from_numpy(rows))
                 table.append(_row(snapshots, condition, (t, t), (rows, rows), "none", 0.0, 0.0))
     return Coupled(couplings.Mixture(parts, groups, groups, couplings.uniform(len(parts))), pd.DataFrame(table), None)
-
-
-def _log_ratio(weights: Tensor, mass: Tensor) -> Tensor:
-    """``log(weight / mass)`` with both summing to one; cells without mass are never drawn."""
-    return torch.where(mass > 0, weights.log() - (mass / mass.sum()).log(), 0.0).float()
 
 
 def _intervals(
@@ -171,9 +194,7 @@ class _Solver:
             return couplings.exact(x0, x1, a=a, b=b)
         if self.method.coupling == "entropic":
             return couplings.entropic(x0, x1, reg=self.reg, a=a, b=b, max_memory=budget)
-        return couplings.entropic(
-            x0, x1, reg_relative=self.reg, relaxation=self.relaxation, a=a, b=b, max_memory=budget
-        )
+        return unbalanced(x0, x1, self.relaxation, a=a, b=b, max_memory=budget)
 
 
 def _coupling(
@@ -186,8 +207,8 @@ def _coupling(
     if config.coupling == "minibatch" or (config.coupling == "auto" and too_large):
         block = couplings.Minibatch(ends.x0, ends.x1, ends.a, ends.b, solve, config.block)
         return block, f"minibatch {name}", 0.0
-    if key not in cache:
+    if key not in cache.plans:
         start = time.perf_counter()
-        cache[key] = (solve(ends.x0, ends.x1, ends.a, ends.b), time.perf_counter() - start)
-    plan, seconds = cache[key]
+        cache.plans[key] = (solve(ends.x0, ends.x1, ends.a, ends.b), time.perf_counter() - start)
+    plan, seconds = cache.plans[key]
     return plan, f"whole {name}", seconds

@@ -148,7 +148,7 @@ class _Fold:
     full: Snapshots
     time: float
     axis: TimeAxis
-    plans: PlanCache = field(default_factory=dict)
+    plans: PlanCache = field(default_factory=PlanCache)
 
     @property
     def train(self) -> Snapshots:
