@@ -92,13 +92,14 @@ def test_pair_term_is_the_contrastive_loss_of_two_passes(kind: str) -> None:
         with tap(model, "blocks.0") as tapped:
             model(view.t, view.x_t, y)
         features.append(tapped.value)
-    expected = 0.3 * contrastive_pair(*features, kind, tau=0.7)  # type: ignore[arg-type]
+    expected = 0.3 * contrastive_pair(features[0], features[1], kind, tau=0.7)  # type: ignore[arg-type]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_optimal_pairs_use_each_image_once_within_its_class() -> None:
     x1, y = images(30)
     x0, x1_paired, y_paired = pairs(Objective("otcfm"), x1, y, gen(5))
+    assert y_paired is not None
     noise = torch.randn(x1.shape, generator=gen(5))
     key = {row.numpy().tobytes(): i for i, row in enumerate(x1)}
     cols = torch.tensor([key[row.numpy().tobytes()] for row in x1_paired])

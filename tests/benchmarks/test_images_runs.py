@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import torch
 from benchmarks.images import report, tables
 from benchmarks.images.data import Split, from_grey, split
 from benchmarks.images.evaluation import Evaluation
+from benchmarks.images.fid import inception_fid
 from benchmarks.images.flows import Sampler
 from benchmarks.images.judge import Judge, JudgeConfig, fit_judge
 from benchmarks.images.objectives import Objective
@@ -53,7 +55,7 @@ def judge(parts: Split) -> Judge:
     return fit_judge(parts.judge, JudgeConfig(width=4, features=3, steps=150), progress=False)
 
 
-def make(runs: dict[str, RunConfig], parts: Split, judge: Judge, folder: Path) -> dict:
+def make(runs: dict[str, RunConfig], parts: Split, judge: Judge, folder: Path) -> dict[str, Any]:
     return run_table(runs, parts, judge, folder, HERE, progress=False)
 
 
@@ -142,7 +144,7 @@ def test_tables_state_what_the_questions_ask() -> None:
     changes = tables.Changes()
     assert list(tables.objectives("digits", changes)) == ["fm-ot", "fm-vp", "sm-vp", "icfm", "otcfm", "sbcfm"]
     lambdas = tables.contrastive("digits", changes)
-    weights = [c.objective.contrastive.weight for c in lambdas.values()]
+    weights = [c.objective.contrastive.weight for c in lambdas.values() if c.objective.contrastive]
     assert weights == [0, 0.01, 0.05, 0.1, 0.2]
     # Guided and unguided samplers spend the same passes: half the steps, two passes each.
     passes = {s.steps * (2 if s.guidance != 1 else 1) for c in lambdas.values() for s in c.evaluation.samplers}
@@ -154,7 +156,7 @@ def test_tables_state_what_the_questions_ask() -> None:
 
 
 def test_summary_is_mean_deviation_and_paired_interval() -> None:
-    def run(fd: float) -> dict:
+    def run(fd: float) -> dict[str, Any]:
         return {"scores": {"samplers": [{"sampler": "euler-8", "fd": fd, "nfe": 8.0}], "straightness": fd / 10}}
 
     runs = {f"none-s{k}": run(v) for k, v in enumerate((1.0, 2.0, 3.0))}
@@ -213,6 +215,7 @@ def test_two_processes_share_a_step(tmp_path: Path) -> None:
         (["--dataset", "mnist"], "set THALWEG_DATA_DIR"),
         (["dispersive", "--kinds", "l3"], "kind must be one of"),
         (["--seeds", "0"], "seeds must be at least 1"),
+        (["--threads", "0"], "threads must be at least 1"),
     ],
 )
 def test_the_command_ends_with_a_message(
@@ -222,6 +225,7 @@ def test_the_command_ends_with_a_message(
 
     monkeypatch.delenv("THALWEG_DATA_DIR", raising=False)
     monkeypatch.setattr(command, "stored_judge", lambda *a, **k: None)
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
     monkeypatch.setattr(sys, "argv", ["images", *arguments, "--out", str(tmp_path), "--results", str(tmp_path)])
     with pytest.raises(SystemExit, match=message):
         command.main()
@@ -232,3 +236,31 @@ def test_configurations_are_plain_json() -> None:
     assert json.loads(json.dumps(config.record())) == config.record()
     assert config.key != TINY.key
     assert replace(config, seed=1).key != config.key
+
+
+def test_true_fid_says_what_it_needs(parts: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = tmp_path / "inception.pth"
+    with pytest.raises(InputError, match=r"inception\.pth does not exist.*FD is computed without it"):
+        inception_fid(tmp_path, TINY, parts, weights, HERE)
+    weights.write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)  # as if it were not installed
+    with pytest.raises(InputError, match="needs torchmetrics and torch-fidelity"):
+        inception_fid(tmp_path, TINY, parts, weights, HERE)
+
+
+def test_the_report_fills_its_markers_and_only_those(tmp_path: Path) -> None:
+    rows = [{"name": "a", "sampler": "euler-8", "seeds": 1, "fd": [0.5, None], "fd_values": [0.5]}]
+    (tmp_path / "images_x.json").write_text(json.dumps({"rows": rows, "n": 9, "floor": {"fd": 0.1}}))
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- results:images_x -->\nold\n<!-- /results:images_x -->\nafter\n")
+    report.write(tmp_path, tmp_path, readme)
+    first = readme.read_text()
+    assert first.startswith("before\n<!-- results:images_x -->\n| run |")
+    assert "old" not in first
+    assert "| a | euler-8 | 0.500 | 1 |" in first
+    assert first.endswith("<!-- /results:images_x -->\nafter\n")
+    report.write(tmp_path, tmp_path, readme)
+    assert readme.read_text() == first
+    readme.write_text("<!-- results:images_y --><!-- /results:images_y -->")
+    with pytest.raises(InputError, match=r"images_y\.json does not exist; run the table's command"):
+        report.write(tmp_path, tmp_path, readme)

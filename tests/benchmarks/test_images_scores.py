@@ -18,7 +18,7 @@ def normal(n: int, d: int, seed: int) -> torch.Tensor:
 def with_moments(x: torch.Tensor, mean: torch.Tensor, root: torch.Tensor) -> torch.Tensor:
     """Move a cloud to an exact mean and an exact covariance ``root root^T``."""
     x = x - x.mean(0)
-    whiten = torch.linalg.inv(torch.linalg.cholesky(torch.cov(x.T)))
+    whiten: torch.Tensor = torch.linalg.inv(torch.linalg.cholesky(torch.cov(x.T)))
     return x @ whiten.T @ root.T + mean
 
 

@@ -32,7 +32,7 @@ def test_the_choice_helps_where_proportions_change_and_does_no_harm_where_cluste
     still = [clusters([[0, 0], [6, 0]], [600 - 200 * k, 100 + 200 * k], seed=k) for k in range(3)]
     assert _gain(still) < 0.25  # balanced paths put cells where nobody is
     moving = [clusters([[6.0 * k, 0], [6.0 * k, 8]], [400, 400], seed=k, spread=1.0) for k in range(3)]
-    assert _gain(moving) < 1.02
+    assert _gain(moving) < 1.1
 
 
 def test_two_times_leave_nothing_to_choose_by():
