@@ -69,6 +69,22 @@ def test_velocity_has_units_of_the_time_column(course):
     )
 
 
+def test_both_ends_meet(fitted):
+    """At 2.5 between 1 and 3 the later cells weigh three quarters; each side arrives at the same place."""
+    predicted = tw.tl.interpolate(fitted, 2.5, both_ends=True)
+    assert predicted.n_obs == 240
+    assert list(predicted.uns["interpolation"]["source_time"]) == [1.0, 3.0]
+    early = predicted.obs["source"].isin(fitted.obs_names[fitted.obs["time"] == 1.0]).to_numpy()
+    assert predicted.obs["weight"][early].sum() == pytest.approx(0.25)
+    assert predicted.obs["weight"].sum() == pytest.approx(1)
+    for side in (early, ~early):
+        np.testing.assert_allclose(predicted.obsm["X_pca"][side].mean(0), [5, 0, 0], atol=0.3)
+    alone = tw.tl.interpolate(fitted, 2.5)
+    np.testing.assert_array_equal(predicted.obsm["X_pca"][early], alone.obsm["X_pca"])
+    with pytest.raises(InputError, match="leave source_time out"):
+        tw.tl.interpolate(fitted, 2.5, both_ends=True, source_time=1.0)
+
+
 def test_the_flow_runs_backwards_and_from_a_chosen_time(fitted):
     there = fitted.obsm["X_pca"][fitted.obs["time"] == 3.0]
     back = tw.tl.interpolate(fitted, 0.0, source_time=3.0)

@@ -12,7 +12,7 @@ from thalweg._random import Rng, resolve_rng, torch_generator
 from thalweg._settings import logger
 from thalweg.errors import InputError
 from thalweg.tl._flow import Integrator, Noise
-from thalweg.tl._store import load, writable
+from thalweg.tl._store import Stored, load, writable
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,6 +24,7 @@ def interpolate(
     *,
     key: str = "thalweg",
     source_time: float | None = None,
+    both_ends: bool = False,
     extrapolate: bool = False,
     stochastic: bool | float = False,
     solver: str = "dopri5",
@@ -45,6 +46,9 @@ def interpolate(
     source_time
         Observed time whose cells are carried to ``time``, forwards or backwards; by default the last one before it (the
         first one for the first time itself).
+    both_ends
+        Carry the cells of the next observed time backwards, too; each side weighs by how near it is. It uses more of
+        the data, which helps most where the time before has few cells.
     extrapolate
         Allow a time outside the observed range.
     stochastic
@@ -80,32 +84,39 @@ def interpolate(
     flow, axis = stored.flow, stored.flow.axis
     axis.check(time, extrapolate=extrapolate)
     observed = stored.times_of(adata)
-    start = _source_time(np.unique(observed), time, source_time, stored.time_key)
-    rows = np.flatnonzero(observed == start)
-    x, weights = stored.coordinates_of(adata)[rows], stored.weights_of(adata)[rows]
-    conditions = stored.conditions_of(adata)
-    if time != start:
-        noise = make_noise(stochastic, resolve_rng(rng, random_state), flow.device)
-        c = None if conditions is None else conditions[rows]
-        carried = flow.push(x, [start, time], condition=c, noise=noise, integrator=Integrator(solver, n_steps))
-        x, weights = carried.x[-1], weights * carried.weight[-1]
+    starts = _starts(np.unique(observed), time, source_time, both_ends, stored)
+    x, weights, conditions = stored.coordinates_of(adata), stored.weights_of(adata), stored.conditions_of(adata)
+    generator = resolve_rng(rng, random_state)
+    clouds, shares, sources = [], [], []
+    for start, share in starts:
+        rows = np.flatnonzero(observed == start)
+        cloud, w = x[rows], weights[rows]
+        if time != start:
+            noise = make_noise(stochastic, generator, flow.device)
+            c = None if conditions is None else conditions[rows]
+            carried = flow.push(cloud, [start, time], condition=c, noise=noise, integrator=Integrator(solver, n_steps))
+            cloud, w = carried.x[-1], w * carried.weight[-1]
+        clouds.append(cloud.astype(np.float32))
+        shares.append(share * w / w.sum())
+        sources.append(rows)
+        logger.info("carried %d cells from time %g to %g", len(rows), start, time)
+    rows = np.concatenate(sources)
     names = adata.obs_names[rows]
-    columns = {"source": names.to_numpy(), "weight": weights / weights.sum(), stored.time_key: float(time)}
+    columns = {"source": names.to_numpy(), "weight": np.concatenate(shares), stored.time_key: float(time)}
     obs = pd.DataFrame(columns, index=names)
     if conditions is not None:
         obs[stored.condition_key] = adata.obs[stored.condition_key].to_numpy()[rows]
-    out = anndata.AnnData(obs=obs, obsm={stored.use_rep: x.astype(np.float32)})
+    out = anndata.AnnData(obs=obs, obsm={stored.use_rep: np.concatenate(clouds)})
     out.uns["interpolation"] = {
         "method": stored.method,
         "time": float(time),
-        "source_time": float(start),
+        "source_time": np.array([start for start, _ in starts]),
         "time_key": stored.time_key,
         "use_rep": stored.use_rep,
         "stochastic": float(stochastic),
         "map_labels": np.array(list(stored.time_labels), dtype=str),
         "map_values": np.array(list(stored.time_labels.values()), dtype=np.float64),
     }
-    logger.info("carried %d cells from time %g to %g", len(rows), start, time)
     return out
 
 
@@ -123,15 +134,25 @@ def make_noise(stochastic: bool | float, rng: np.random.Generator, device: torch
     return Noise(torch_generator(rng, device), strength) if strength else None
 
 
-def _source_time(observed: np.ndarray, time: float, source_time: float | None, time_key: str) -> float:
+def _starts(
+    observed: np.ndarray, time: float, source_time: float | None, both_ends: bool, stored: Stored
+) -> list[tuple[float, float]]:
+    """Observed times to carry cells from, and the share of each."""
     if source_time is not None:
+        if both_ends:
+            raise InputError("both_ends=True takes the times on both sides; leave source_time out.")
         if source_time not in observed:
             raise InputError(
-                f"source_time={source_time!r} is not observed in obs[{time_key!r}]; times: {observed.tolist()}."
+                f"source_time={source_time!r} is not observed in obs[{stored.time_key!r}]; times: {observed.tolist()}."
             )
-        return float(source_time)
-    before = observed[observed < time]
-    return float(before[-1] if len(before) else observed[0])
+        return [(float(source_time), 1.0)]
+    before, after = observed[observed < time], observed[observed > time]
+    start = float(before[-1] if len(before) else observed[0])
+    if not both_ends or not len(before) or not len(after):
+        return [(start, 1.0)]
+    lo, now, hi = stored.flow.axis.tau([start, time, after[0]])
+    share = float((now - lo) / (hi - lo))
+    return [(start, 1 - share), (float(after[0]), share)]
 
 
 def velocity(adata: AnnData, *, key: str = "thalweg", device: str = "auto", copy: bool = False) -> AnnData | None:
