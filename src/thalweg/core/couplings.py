@@ -16,12 +16,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from thalweg.core import entropic_ot, exact_ot
+from thalweg.core._exact_ot_problem import checked
 from thalweg.errors import InputError
 
 Pairs = tuple[Tensor, Tensor]
+
+_ASSIGNMENT = 512  # cells up to which a dense assignment beats sparse transport
 
 _DROPPED = 1e-4  # a tenth of the marginal error that entropic plans are solved to; 1e-6 keeps several times as many
 
@@ -248,9 +252,21 @@ def exact(x0: Tensor, x1: Tensor, *, a: Tensor | None = None, b: Tensor | None =
     NotConvergedError
         If optimality could not be proven.
     """
+    if a is None and b is None and x0.ndim == 2 and x0.shape == x1.shape and len(x0) <= _ASSIGNMENT:
+        return _assignment(x0, x1)
     plan = exact_ot.solve_exact(_numpy(x0), _numpy(x1), a=_numpy(a), b=_numpy(b), cost="sqeuclidean")
     rows, cols, mass = (torch.from_numpy(v).to(x0.device) for v in (plan.rows, plan.cols, plan.mass))
     return Plan(rows, cols, mass, (len(x0), len(x1)))
+
+
+def _assignment(x0: Tensor, x1: Tensor) -> Plan:
+    """The exact plan between as many cells as cells, a permutation, which is faster to find for small blocks."""
+    y0, y1 = x0 - x0.mean(0), x1 - x1.mean(0)  # a shift of one cloud changes no assignment
+    cost = torch.addmm(y1.square().sum(1)[None], y0, y1.T, alpha=-2)  # |y0|^2 is common to a row, and changes nothing
+    if not bool(cost.isfinite().all()):
+        checked(_numpy(x0), _numpy(x1), None, None, "sqeuclidean")  # names what is wrong
+    rows, cols = (torch.from_numpy(v).to(x0.device) for v in linear_sum_assignment(cost.cpu().numpy()))
+    return Plan(rows, cols, uniform(len(x0), x0.device), (len(x0), len(x1)))
 
 
 def entropic(
