@@ -31,7 +31,9 @@ def shifted(adata, **columns):
 @pytest.mark.parametrize("method", MOVES)
 def test_a_translation_is_recovered(course, method):
     """Clouds move by 2 per unit of time; day 2 was never seen."""
-    tw.tl.fit(course, "time", method=method, rng=0, config=tw.tl.FitConfig(max_steps=600, batch_size=256, width=32))
+    # Nearly balanced: with less weight on sizes, growth at the front explains a part of any movement.
+    config = tw.tl.FitConfig(max_steps=600, batch_size=256, width=32, relaxation=4.0)
+    tw.tl.fit(course, "time", method=method, rng=0, config=config)
     predicted = tw.tl.interpolate(course, 2.0)
     np.testing.assert_allclose(np.average(predicted.obsm["X_pca"], 0, predicted.obs["weight"]), [4, 0, 0], atol=0.3)
     tw.tl.velocity(course)

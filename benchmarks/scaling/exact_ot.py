@@ -1,0 +1,58 @@
+"""Exact W1 and whole-data plans on CITE, beside POT's network simplex: one run, one machine, one JSON.
+
+python benchmarks/scaling/exact_ot.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import ot
+
+import thalweg as tw
+from thalweg.core.exact_ot import solve_exact
+
+RESULTS = Path(__file__).parents[1] / "results" / "exact_ot.json"
+
+
+def timed(solve: Callable[[], float]) -> tuple[float, float]:
+    """Value and seconds."""
+    start = time.perf_counter()
+    value = solve()
+    return value, time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dims", type=int, nargs="*", default=[5, 50])
+    args = parser.parse_args()
+    tw.settings.verbosity = "warning"
+    rows = []
+    for dims in args.dims:
+        adata = tw.datasets.cite()
+        tw.pp.standardize(adata, n_dims=dims, key_added="z")
+        day = adata.obs["day"].to_numpy()
+        x, y = (np.asarray(adata.obsm["z"][day == t], dtype=np.float64) for t in (2, 3))
+        a, b = ot.unif(len(x)), ot.unif(len(y))
+        for cost, metric in (("euclidean", "euclidean"), ("sqeuclidean", "sqeuclidean")):
+            ours, seconds = timed(lambda c=cost, x=x, y=y: solve_exact(x, y, cost=c).cost)
+            theirs, peer = timed(
+                lambda m=metric, x=x, y=y, a=a, b=b: ot.emd2(a, b, ot.dist(x, y, metric=m), numItermax=10_000_000)
+            )
+            row = {"dims": dims, "cost": cost, "cells": [len(x), len(y)], "seconds": seconds, "pot_seconds": peer}
+            row |= {"times_faster": peer / seconds, "relative_difference": abs(ours - float(theirs)) / float(theirs)}
+            print(row, flush=True)
+            rows.append(row)
+    result = {"command": "python benchmarks/scaling/exact_ot.py", "rows": rows}
+    result["machine"] = {"python": platform.python_version(), "pot": ot.__version__}
+    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
