@@ -109,7 +109,8 @@ def interpolation(
 
     Returns
     -------
-    The axes: all cells in grey, the real cells of that time in dark grey, the predicted ones in colour.
+    The axes: all cells in grey, the real cells of that time in dark grey, the predicted ones in colour, each with an
+    area in proportion to its weight.
 
     Raises
     ------
@@ -134,11 +135,11 @@ def interpolation(
     axes.scatter(x[:, 0], x[:, 1], s=size, color=_CONTEXT, label="all cells", **style)
     if len(real):
         axes.scatter(real[:, 0], real[:, 1], s=1.5 * size, color=_REAL, label=f"real, time {info['time']:g}", **style)
-    cloud = cloud[:, pick]
+    cloud, weight = cloud[:, pick], predicted.obs["weight"].to_numpy(dtype=np.float64)
     axes.scatter(
         cloud[:, 0],
         cloud[:, 1],
-        s=1.5 * size,
+        s=1.5 * size * weight / weight.mean(),
         color=_COLORS[1],
         alpha=0.7,
         label=f"predicted, time {info['time']:g}",

@@ -94,6 +94,7 @@ def train_flow(
     sigma = method.sigma if config.sigma is None else config.sigma
     if method.bridge and sigma == 0:
         raise InputError(f"sigma=0 leaves no bridge for method={method_name!r}; give sigma > 0 or use 'otcfm'.")
+    terms = Terms(method, sigma, config, axis.n_intervals)  # refuses options that do not apply
     center = snapshots.x.mean(0)
     scale = float(np.sqrt(snapshots.x.var(0).mean())) or 1.0  # identical cells: any unit serves
     z = torch.as_tensor((snapshots.x - center) / scale, dtype=torch.float32)
@@ -102,7 +103,6 @@ def train_flow(
     # A fit is charged for every plan it uses, also for those an earlier fit on the same cells left in the cache.
     borrowed = max(0.0, coupled.seconds - (time.perf_counter() - before))
     sampler = _sampler(snapshots, z.to(device), axis, method, sigma, coupled)
-    terms = Terms(method, sigma, config, axis.n_intervals)
     net = make_net(
         snapshots.n_dims, method, config, n_conditions=len(snapshots.conditions), generator=torch_generator(rng)
     ).to(device)
