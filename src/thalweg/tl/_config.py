@@ -34,8 +34,7 @@ class FitConfig(TrainingConfig):
         Cells in a minibatch block.
     relaxation
         For the unbalanced methods, the weight of the populations' sizes as a multiple of the mean squared displacement
-        of balanced transport: mass whose transport costs far more appears and vanishes instead. None chooses it by
-        predicting each interior time of the fit from its neighbours; 1 with fewer than three times.
+        of balanced transport: mass whose transport costs far more appears and vanishes instead.
     contrastive
         Contrastive flow matching (ΔFM); None for none.
     dispersive
@@ -48,7 +47,7 @@ class FitConfig(TrainingConfig):
     sigma: float | None = None
     coupling: CouplingSize = "auto"
     block: int = 256
-    relaxation: float | None = None
+    relaxation: float = 0.5
     contrastive: Contrastive | None = None
     dispersive: Dispersive | None = None
 
@@ -59,7 +58,7 @@ class FitConfig(TrainingConfig):
                 raise InputError(f"{name} must be at least 1, found {getattr(self, name)!r}.")
         if self.sigma is not None and not self.sigma >= 0:
             raise InputError(f"sigma must not be negative, found {self.sigma!r}.")
-        if self.relaxation is not None and not (self.relaxation > 0 and math.isfinite(self.relaxation)):
+        if not (self.relaxation > 0 and math.isfinite(self.relaxation)):
             raise InputError(f"relaxation must be positive and finite, found {self.relaxation!r}.")
         for name, kind in (("contrastive", Contrastive), ("dispersive", Dispersive)):
             if not isinstance(getattr(self, name), kind | None):

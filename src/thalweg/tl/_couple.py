@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -19,32 +19,10 @@ from thalweg.errors import InputError
 from thalweg.tl._axis import TimeAxis
 from thalweg.tl._config import FitConfig
 from thalweg.tl._methods import Method
-from thalweg.tl._unbalanced import choose_relaxation, log_ratio, unbalanced
+from thalweg.tl._unbalanced import log_ratio, unbalanced
 
-
-@dataclass
-class PlanCache:
-    """What one set of cells needs computed once.
-
-    Attributes
-    ----------
-    plans
-        Whole plans, and the seconds each took, by (kind, regularisation, relaxation, condition, times).
-    relaxation
-        The relaxation chosen for these cells and the seconds it took, or None.
-    """
-
-    plans: dict[tuple[object, ...], tuple[couplings.Plan, float]] = field(default_factory=dict)
-    relaxation: tuple[float, float] | None = None
-
-    def choose(self, snapshots: Snapshots, z: Tensor, axis: TimeAxis) -> tuple[float, float]:
-        """Choose the relaxation, unless that is done."""
-        if self.relaxation is None:
-            start = time.perf_counter()
-            populations = [z[snapshots.rows(t)] for t in snapshots.times.tolist()]
-            chosen = choose_relaxation(populations, axis.tau(snapshots.times))
-            self.relaxation = chosen, time.perf_counter() - start
-        return self.relaxation
+PlanCache = dict[tuple[object, ...], tuple[couplings.Plan, float]]
+"""Whole plans already computed, and the seconds each took, by (kind, regularisation, relaxation, condition, times)."""
 
 
 @dataclass(frozen=True)
@@ -59,19 +37,16 @@ class Coupled:
         A row for each coupling: times, condition, numbers of cells, kind, regularisation, seconds.
     log_mass
         Of unbalanced plans, see `thalweg.data.sampler`: for each cell ``log m_0`` and ``log m_1``; None otherwise.
-    choice_seconds
-        Time spent on choosing the relaxation.
     """
 
     mixture: couplings.Mixture
     intervals: pd.DataFrame
     log_mass: tuple[Tensor, Tensor] | None
-    choice_seconds: float = 0.0
 
     @property
     def seconds(self) -> float:
         """Time spent on plans, also when they came out of the cache."""
-        return float(self.intervals["seconds"].sum()) + self.choice_seconds
+        return float(self.intervals["seconds"].sum())
 
 
 def couple(
@@ -98,16 +73,13 @@ def couple(
         raise InputError("coupling='minibatch' has no unbalanced plans, as each block would grow alone; use 'whole'.")
     parts, sources, targets, shares, table = [], [], [], [], []
     log_mass = (torch.zeros(len(z)), torch.zeros(len(z)))
-    relaxation, choice_seconds = config.relaxation, 0.0
-    if method.coupling == "unbalanced" and relaxation is None:
-        relaxation, choice_seconds = cache.choose(snapshots, z, axis)
     for condition, t0, t1, rows, cols in _intervals(snapshots):
         length = float(np.diff(axis.tau([t0, t1]))[0])
         reg = 2 * sigma**2 * length if method.coupling == "entropic" else 0.0
         start = time.perf_counter()
         ends = _Ends(z[rows], z[cols], *(_normalised(snapshots.weights[r]) for r in (rows, cols)))
-        key = (method.coupling, round(reg, 12), relaxation, condition, t0, t1)
-        coupling, kind, spent = _coupling(ends, _Solver(method, reg, relaxation or 0.0), config, cache, key)
+        key = (method.coupling, round(reg, 12), config.relaxation, condition, t0, t1)
+        coupling, kind, spent = _coupling(ends, _Solver(method, reg, config.relaxation), config, cache, key)
         if method.coupling == "unbalanced" and isinstance(coupling, couplings.Plan):
             leaving, arriving = coupling.marginals()
             log_mass[0][rows], log_mass[1][cols] = log_ratio(ends.a, leaving), log_ratio(ends.b, arriving)
@@ -117,10 +89,10 @@ def couple(
         shares.append(snapshots.weights[rows].sum() / snapshots.weights[snapshots.time == t0].sum())
         seconds = spent or time.perf_counter() - start
         row = _row(snapshots, condition, (t0, t1), (rows, cols), kind, reg, seconds)
-        table.append(row | ({"relaxation": relaxation} if method.coupling == "unbalanced" else {}))
+        table.append(row | ({"relaxation": config.relaxation} if method.coupling == "unbalanced" else {}))
     share = torch.tensor(shares, dtype=torch.float64)
     mixture = couplings.Mixture(parts, sources, targets, share / share.sum())
-    return Coupled(mixture, pd.DataFrame(table), log_mass if method.coupling == "unbalanced" else None, choice_seconds)
+    return Coupled(mixture, pd.DataFrame(table), log_mass if method.coupling == "unbalanced" else None)
 
 
 def _row(
@@ -207,8 +179,8 @@ def _coupling(
     if config.coupling == "minibatch" or (config.coupling == "auto" and too_large):
         block = couplings.Minibatch(ends.x0, ends.x1, ends.a, ends.b, solve, config.block)
         return block, f"minibatch {name}", 0.0
-    if key not in cache.plans:
+    if key not in cache:
         start = time.perf_counter()
-        cache.plans[key] = (solve(ends.x0, ends.x1, ends.a, ends.b), time.perf_counter() - start)
-    plan, seconds = cache.plans[key]
+        cache[key] = (solve(ends.x0, ends.x1, ends.a, ends.b), time.perf_counter() - start)
+    plan, seconds = cache[key]
     return plan, f"whole {name}", seconds

@@ -148,7 +148,7 @@ class _Fold:
     full: Snapshots
     time: float
     axis: TimeAxis
-    plans: PlanCache = field(default_factory=PlanCache)
+    plans: PlanCache = field(default_factory=dict)
 
     @property
     def train(self) -> Snapshots:

@@ -99,7 +99,7 @@ def train_flow(
     scale = float(np.sqrt(snapshots.x.var(0).mean())) or 1.0  # identical cells: any unit serves
     z = torch.as_tensor((snapshots.x - center) / scale, dtype=torch.float32)
     before = time.perf_counter()
-    coupled = couple(snapshots, z, axis, method, config, sigma, PlanCache() if cache is None else cache)
+    coupled = couple(snapshots, z, axis, method, config, sigma, {} if cache is None else cache)
     # A fit is charged for every plan it uses, also for those an earlier fit on the same cells left in the cache.
     borrowed = max(0.0, coupled.seconds - (time.perf_counter() - before))
     sampler = _sampler(snapshots, z.to(device), axis, method, sigma, coupled)
