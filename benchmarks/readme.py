@@ -13,13 +13,15 @@ def table(result: dict) -> str:
     """Markdown table of a held-out-day benchmark, best first, the floor last."""
     summary = result["summary"]
     days = list(next(iter(summary.values()))["w1_by_day"])
-    head = ["method", "W1 (mean ± sd over seeds)", *(f"day {d}" for d in days), "fit (s)", "seeds"]
+    head = ["method", "W1 (mean ± sd over seeds)", *(f"day {d}" for d in days), "variance ratio", "fit (s)", "seeds"]
     lines = [" | ".join(head), " | ".join(["---"] * len(head))]
     for name in sorted(summary, key=lambda n: (n == "floor", summary[n]["w1"])):
         s = summary[name]
         sd = f" ± {s['w1_sd']:.3f}" if s["w1_sd"] is not None else ""
         seconds = f"{s['fit_seconds']:.1f}" if s["fit_seconds"] else ""
-        cells = [name, f"{s['w1']:.3f}{sd}", *(f"{s['w1_by_day'][d]:.3f}" for d in days), seconds, str(s["seeds"])]
+        ratios = " / ".join(f"{s['variance_ratio_by_day'][d]:.2f}" for d in days)
+        by_day = [f"{s['w1_by_day'][d]:.3f}" for d in days]
+        cells = [name, f"{s['w1']:.3f}{sd}", *by_day, ratios, seconds, str(s["seeds"])]
         lines.append(" | ".join(cells))
     return "\n".join(f"| {line} |" for line in lines)
 

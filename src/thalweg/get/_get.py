@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from thalweg.errors import MissingKeyError
+from thalweg._uns import find_fit
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -58,8 +58,5 @@ def intervals(adata: AnnData, *, key: str = "thalweg") -> pd.DataFrame:
 
 
 def _entry(adata: AnnData, key: str, name: str) -> pd.DataFrame:
-    if key not in adata.uns:
-        found = ", ".join(map(repr, adata.uns.keys())) or "none"
-        raise MissingKeyError(f"adata.uns[{key!r}] does not exist; keys that exist: {found}. Run tw.tl.fit first.")
-    frame: pd.DataFrame = adata.uns[key][name].copy()
+    frame: pd.DataFrame = find_fit(adata, key)[name].copy()
     return frame

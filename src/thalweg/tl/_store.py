@@ -13,12 +13,13 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
 from thalweg._settings import logger
+from thalweg._uns import find_fit
 from thalweg.core.objectives import Contrastive, Dispersive
 from thalweg.data import Snapshots, parse_times
 from thalweg.data.representation import read_representation
 from thalweg.data.snapshots import read_weights
 from thalweg.data.times import TimeMap, obs_column
-from thalweg.errors import InputError, MissingKeyError
+from thalweg.errors import InputError
 from thalweg.tl._axis import TimeAxis
 from thalweg.tl._config import FitConfig
 from thalweg.tl._flow import Flow
@@ -141,14 +142,9 @@ def load(adata: AnnData, key: str, device: str = "auto") -> Stored:
     MissingKeyError
         If there is none; lists the keys of ``uns``.
     InputError
-        If it was written by a newer version, or is damaged.
+        If something else lies there, it was written by a newer version, or it is damaged.
     """
-    if key not in adata.uns:
-        found = ", ".join(map(repr, adata.uns.keys())) or "none"
-        raise MissingKeyError(f"adata.uns[{key!r}] does not exist; keys that exist: {found}. Run tw.tl.fit first.")
-    entry = adata.uns[key]
-    if not isinstance(entry, Mapping) or "format" not in entry:
-        raise InputError(f"adata.uns[{key!r}] is not a fit written by thalweg; give key= the key_added of tw.tl.fit.")
+    entry = find_fit(adata, key)
     if int(entry["format"]) > FORMAT:
         raise InputError(
             f"adata.uns[{key!r}] has format {int(entry['format'])}, this version reads up to {FORMAT}; upgrade thalweg."
