@@ -7,7 +7,7 @@ import ot
 import pytest
 import torch
 
-from thalweg.core import couplings
+from thalweg.core import couplings, exact_ot
 from thalweg.errors import InputError, NotConvergedError
 
 
@@ -129,3 +129,21 @@ def test_an_entropic_plan_that_does_not_converge_is_not_replaced(monkeypatch):
     monkeypatch.setattr(entropic_ot, "solve_entropic", fail)
     with pytest.raises(NotConvergedError):
         couplings.entropic(*clouds(), reg=0.1)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_small_blocks_are_assigned_exactly(offset, generator):
+    """As many cells as cells: a permutation of the cost that the certified solver finds, wherever the clouds lie."""
+    x0 = torch.randn(200, 5, generator=generator) + offset
+    x1 = torch.randn(200, 5, generator=generator) * 0.5 - offset
+    plan = couplings.exact(x0, x1)
+    assert sorted(plan.cols.tolist()) == list(range(200))
+    cost = float((plan.mass * (x0[plan.rows] - x1[plan.cols]).double().square().sum(1)).sum())
+    best = exact_ot.solve_exact(x0.double().numpy(), x1.double().numpy(), cost="sqeuclidean").cost
+    assert cost == pytest.approx(best, rel=1e-6)
+
+
+def test_small_blocks_refuse_what_is_not_finite():
+    x = torch.zeros(4, 2)
+    with pytest.raises(InputError):
+        couplings.exact(torch.full_like(x, float("nan")), x)
