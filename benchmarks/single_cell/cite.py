@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,6 +105,7 @@ def main() -> None:
     adata = course(args.dims)
     kept = json.loads(out.read_text())["rows"] if args.keep_peers and out.exists() else []
     theirs = [row for row in kept if row["method"].startswith("torchcfm")]
+    args.kept = len(theirs)
     own = tw.tl.leave_one_out(
         adata, "day", methods=args.methods, use_rep=REP, spacing=args.spacing, n_seeds=args.seeds, device="cpu"
     )
@@ -122,7 +124,8 @@ def write(out: Path, args: argparse.Namespace, own: pd.DataFrame, theirs: list[d
     summary = summarise(rows)
     z_scored = args.dims == 5
     result = {
-        "command": f"python benchmarks/single_cell/cite.py --dims {args.dims} --spacing {args.spacing}",
+        "command": " ".join(["python benchmarks/single_cell/cite.py", *sys.argv[1:]]),
+        "torchcfm_rows_kept_from_an_earlier_run": args.kept,
         "protocol": "interior day left out; all cells of the day before carried to it; exact W1 to all its real cells",
         "representation": "first 5 of 50 PCs, z-scored over all cells" if z_scored else f"{args.dims} PCs, raw units",
         "spacing": args.spacing,
