@@ -9,7 +9,7 @@ from anndata import AnnData
 
 import thalweg as tw
 from thalweg.core import couplings
-from thalweg.tl import _unbalanced
+from thalweg.core import unbalanced as _unbalanced
 
 
 def clusters(centres, sizes, seed: int, spread: float = 0.3) -> torch.Tensor:

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from thalweg._settings import logger, settings
 from thalweg.core import couplings
+from thalweg.core.unbalanced import log_ratio, unbalanced
 from thalweg.data import Snapshots
 from thalweg.errors import InputError
 from thalweg.tl._axis import TimeAxis
 from thalweg.tl._config import FitConfig
 from thalweg.tl._methods import Method
-from thalweg.tl._unbalanced import log_ratio, unbalanced
 
 PlanCache = dict[tuple[object, ...], tuple[couplings.Plan, float]]
 """Whole plans already computed, and the seconds each took, by (kind, regularisation, relaxation, condition, times)."""
