@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 _DEFAULTS = ("X_pca", "pca")
+_LARGEST, _SMALLEST = 1e100, 1e-100  # their squares, summed over cells and columns, stay within float64
 
 
 def find_representation(adata: AnnData, use_rep: str | None) -> str:
@@ -64,39 +66,88 @@ def read_representation(adata: AnnData, use_rep: str, n_dims: int | None = None)
     MemoryBudgetError
         If the dense array would exceed ``thalweg.settings.max_memory``.
     """
+    x, name = _read(adata, use_rep, n_dims)
+    _check_finite(x, name, adata)
+    return x
+
+
+def finite_rows(adata: AnnData, use_rep: str) -> NDArray[np.bool_]:
+    """Which cells have finite coordinates, shape ``(n_cells,)``; raises as `read_representation` for everything else.
+
+    Raises
+    ------
+    InputError
+        If the array is not two-dimensional or not numeric.
+    MemoryBudgetError
+        If the dense array would exceed ``thalweg.settings.max_memory``.
+    """
+    finite: NDArray[np.bool_] = np.isfinite(_read(adata, use_rep, None)[0]).all(1)
+    return finite
+
+
+def _read(adata: AnnData, use_rep: str, n_dims: int | None) -> tuple[NDArray[np.float64], str]:
+    """Coordinates, not yet looked at, and what they are called in messages."""
     name = "adata.X" if use_rep == "X" else f"adata.obsm[{use_rep!r}]"
-    raw = adata.X if use_rep == "X" else adata.obsm[use_rep]
-    if raw is None or len(raw.shape) != 2:
-        raise InputError(f"{name} must have two axes (cells x coordinates), found {getattr(raw, 'shape', None)}.")
+    raw = _raw(adata, use_rep)
+    if raw is None or len(raw.shape) != 2 or raw.shape[1] == 0:
+        found = None if raw is None else tuple(raw.shape)
+        raise InputError(f"{name} must have two axes (cells x one or more coordinates), found {found}.")
     columns = raw.shape[1]
-    if n_dims is not None and not 1 <= n_dims <= columns:
-        raise InputError(f"n_dims={n_dims} does not fit {name} with {columns} columns; choose 1 to {columns}.")
-    width = columns if n_dims is None else n_dims
+    if n_dims is not None and (
+        not isinstance(n_dims, Integral) or isinstance(n_dims, bool) or not 1 <= n_dims <= columns
+    ):
+        raise InputError(f"n_dims={n_dims!r} does not fit {name} with {columns} columns; choose 1 to {columns}.")
+    width = columns if n_dims is None else int(n_dims)
     size = raw.shape[0] * width * 8
     if size > settings.max_memory:
         raise MemoryBudgetError(
             f"{name} as a dense array takes {raw.shape[0]} rows x {width} columns x 8 bytes = {size / 2**30:.1f} GiB, "
             f"over settings.max_memory = {settings.max_memory / 2**30:.1f} GiB; use a PCA (sc.pp.pca) or fewer n_dims."
         )
-    x = _dense(raw, name)[:, :width]
+    return _dense(raw, name, width), name
+
+
+def _raw(adata: AnnData, use_rep: str) -> Any:
+    try:
+        return adata.X if use_rep == "X" else adata.obsm[use_rep]
+    except (ValueError, IndexError, TypeError) as error:
+        if not (adata.isbacked and adata.is_view):
+            raise
+        raise InputError(
+            f"adata is a view of the backed file {str(adata.filename)!r} whose rows cannot be read in this order "
+            f"({error}); load it first: adata = anndata.read_h5ad(path), then subset."
+        ) from None
+
+
+def _check_finite(x: NDArray[np.float64], name: str, adata: AnnData) -> None:
     bad = ~np.isfinite(x)
     if bad.any():
         rows, cols = np.nonzero(bad)
         raise InputError(
             f"{name} holds {int(bad.sum())} NaN or infinite values (first at row {rows[0]} "
             f"{adata.obs_names[rows[0]]!r}, column {cols[0]}; {len(set(rows.tolist()))} rows in all); "
-            "remove or impute them first."
+            "remove or impute them first: tw.pp.drop_missing(adata, time_key, use_rep=...) drops these cells."
         )
-    return x
+    largest = float(np.abs(x).max(initial=0.0))
+    if largest > _LARGEST or 0 < largest < _SMALLEST:
+        raise InputError(f"{name} has values up to {largest:.3g}, whose squares leave float64; rescale it.")
 
 
-def _dense(raw: Any, name: str) -> NDArray[np.float64]:
+def _dense(raw: Any, name: str, width: int) -> NDArray[np.float64]:
+    if hasattr(raw, "iloc"):  # DataFrame
+        raw = raw.to_numpy()
+    if width < raw.shape[1]:  # first, so that the rest is never made dense
+        raw = raw[:, :width]
     if hasattr(raw, "to_memory"):  # backed sparse
         raw = raw.to_memory()
     if hasattr(raw, "compute"):  # dask
         raw = raw.compute()
     if hasattr(raw, "toarray"):
         raw = raw.toarray()
+    if np.ma.is_masked(raw):
+        raise InputError(
+            f"{name} is a masked array with {int(np.ma.count_masked(raw))} masked values; fill them first."
+        )
     array = np.asarray(raw)
     if array.dtype.kind not in "fiu":
         raise InputError(f"{name} has dtype {array.dtype}; coordinates must be real numbers.")

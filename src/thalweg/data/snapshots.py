@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from thalweg._settings import logger
+from thalweg.data.advice import advise
 from thalweg.data.representation import find_representation, read_representation
 from thalweg.data.times import TimeMap, obs_column, parse_times
 from thalweg.errors import InputError
@@ -111,17 +111,17 @@ def read_snapshots(
     """
     time = parse_times(adata, time_key, time_map)
     x = read_representation(adata, rep := find_representation(adata, use_rep), n_dims)
-    times, counts = np.unique(time, return_counts=True)
+    times = np.unique(time)
     if len(times) < 2:
         found = f"only the time {times[0]:g}" if len(times) else "no cells"
         raise InputError(f"obs[{time_key!r}] must hold two or more times, found {found}.")
-    for value in times[counts == 1]:
-        logger.warning("time %g has a single cell; its population is a point", value)
+    advise(adata, rep, x, time_key, time)
     weights = np.ones(len(time)) if weight_key is None else read_weights(adata, weight_key)
     condition = np.zeros(len(time), dtype=np.int64)
     conditions: tuple[str, ...] = ()
     if condition_key is not None:
         condition, conditions = _read_conditions(adata, condition_key)
+        _check_shared(condition, conditions, time, condition_key, time_key)
     return Snapshots(x, time, weights, condition, conditions, rep)
 
 
@@ -135,7 +135,7 @@ def read_weights(adata: AnnData, key: str) -> Floats:
     InputError
         If a weight is missing, infinite, zero or negative.
     """
-    column = pd.to_numeric(obs_column(adata, key, "weight_key"), errors="coerce").to_numpy(dtype=np.float64)
+    column = pd.to_numeric(obs_column(adata, key, "weight_key"), errors="coerce").to_numpy(np.float64, na_value=np.nan)
     bad = ~(np.isfinite(column) & (column > 0))
     if bad.any():
         raise InputError(f"obs[{key!r}] must hold positive finite weights; {int(bad.sum())} of {len(bad)} are not.")
@@ -148,3 +148,15 @@ def _read_conditions(adata: AnnData, key: str) -> tuple[NDArray[np.int64], tuple
         raise InputError(f"obs[{key!r}] has {int(column.isna().sum())} missing values; every cell needs a condition.")
     codes, labels = pd.factorize(column.astype(str), sort=True)
     return codes.astype(np.int64), tuple(labels)
+
+
+def _check_shared(
+    condition: NDArray[np.int64], conditions: tuple[str, ...], time: Floats, condition_key: str, time_key: str
+) -> None:
+    """Refuse conditions none of which was observed twice: cells are coupled within a condition only."""
+    if not any(len(np.unique(time[condition == k])) > 1 for k in range(len(conditions))):
+        raise InputError(
+            f"each of the {len(conditions)} conditions in obs[{condition_key!r}] occurs at one time of "
+            f"obs[{time_key!r}] only, so no cells can be coupled within a condition. If it is a batch of each day, "
+            "leave condition_key out; batch and time cannot be told apart then."
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -26,11 +27,16 @@ def obs_column(adata: AnnData, key: str, argument: str) -> pd.Series:
     ------
     MissingKeyError
         If there is no such column.
+    InputError
+        If there are several of that name.
     """
     if key not in adata.obs:
         found = ", ".join(map(repr, adata.obs.columns)) or "none"
         raise MissingKeyError(f"{argument}={key!r} is not a column of adata.obs; columns that exist: {found}.")
-    return adata.obs[key]
+    column = adata.obs[key]
+    if column.ndim != 1:
+        raise InputError(f"adata.obs has {column.shape[1]} columns named {key!r}; rename all but one of them.")
+    return column
 
 
 def parse_times(adata: AnnData, time_key: str, time_map: TimeMap | None = None) -> NDArray[np.float64]:
@@ -63,12 +69,16 @@ def parse_times(adata: AnnData, time_key: str, time_map: TimeMap | None = None) 
         names = ", ".join(map(repr, adata.obs_names[missing][:3]))
         raise InputError(
             f"obs[{time_key!r}] has {int(missing.sum())} missing values (first cells: {names}); "
-            f"give them a time or drop them: adata = adata[adata.obs[{time_key!r}].notna()]."
+            f"give them a time, or drop these cells with tw.pp.drop_missing(adata, {time_key!r})."
         )
-    codes, labels = pd.factorize(column)
-    values = [_number(label, time_key, time_map, list(labels)) for label in labels]
+    codes, found = pd.factorize(column)
+    # Narrow floats mean the number that is printed: 0.1, not 0.10000000149.
+    narrow = column.dtype in (np.float16, np.float32)
+    labels = [float(str(v)) for v in found.to_numpy().astype(column.dtype)] if narrow else list(found)
+    values = [_number(label, time_key, time_map, labels) for label in labels]
     if any(isinstance(label, str) for label in labels) and time_map is None:
-        logger.info("obs[%r] holds text; read as numbers: %s", time_key, ", ".join(f"{v:g}" for v in sorted(values)))
+        numbers = ", ".join(f"{v:g}" for v in sorted(set(values)))
+        logger.info("obs[%r] holds text; read as numbers: %s", time_key, numbers)
     return np.asarray(values, dtype=np.float64)[codes]
 
 
@@ -79,19 +89,37 @@ def _number(label: Any, time_key: str, time_map: TimeMap | None, labels: list[An
         label = time_map[label]
     if isinstance(label, str):
         try:
+            if "_" in label:  # Python reads 1_0 as 10; a biologist means replicate 0 of day 1
+                raise ValueError
             label = float(label)
         except ValueError:
-            example = ", ".join(f"{name!r}: ..." for name in labels[:3])
             raise InputError(
-                f"obs[{time_key!r}] holds {label!r}, which is not a number; say what each label means with "
-                f"time_map={{{example}}}."
+                f"obs[{time_key!r}] holds {label!r}, which is not a number; text is never sorted to make an order. Say "
+                f"what each label means with time_map={_suggested_map(labels)}."
             ) from None
     if isinstance(label, bool | np.bool_) or not isinstance(label, Real):
         raise InputError(
             f"obs[{time_key!r}] holds {label!r} of type {type(label).__name__}; times must be numbers "
             "(hours or days since the start), not booleans or dates."
         )
-    value = float(label)
+    try:
+        value = float(label)
+    except OverflowError:
+        value = np.inf
     if not np.isfinite(value):
-        raise InputError(f"obs[{time_key!r}] holds the time {value}; times must be finite.")
+        raise InputError(
+            f"obs[{time_key!r}] holds the time {value}; times must be finite. Correct it, or drop these cells with "
+            f"tw.pp.drop_missing(adata, {time_key!r})."
+        )
     return value
+
+
+def _suggested_map(labels: list[Any]) -> str:
+    """A ``time_map`` to copy: filled in where the labels differ by one number only, as "d0", "d2", "d10" do."""
+    parts = [re.fullmatch(r"(\D*)(\d+(?:\.\d+)?)(\D*)", str(label)) for label in labels]
+    if all(parts) and len({(p[1], p[3]) for p in parts if p}) == 1:
+        entries = sorted((float(p[2]), label) for p, label in zip(parts, labels, strict=True) if p)
+        shown = [f"{label!r}: {value:g}" for value, label in entries]
+    else:
+        shown = [f"{label!r}: ..." for label in labels]
+    return "{" + ", ".join(shown[:6]) + (", ..." if len(shown) > 6 else "") + "}"
