@@ -15,7 +15,11 @@ from anndata import AnnData
 
 import thalweg as tw
 
+pytest.register_assert_rewrite("strategies")
+import strategies  # noqa: E402
+
 mpl.use("Agg")
+strategies.load_profile()
 torch.set_num_threads(1)  # networks here are tiny: a second thread costs more than it brings
 
 
