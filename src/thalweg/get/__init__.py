@@ -1,5 +1,25 @@
 """Tidy data out of an AnnData."""
 
+from thalweg.get._cellrank import cellrank_kernel
+from thalweg.get._colors import colors
+from thalweg.get._flow_df import flow_df
+from thalweg.get._genes import drivers_df, growth_df
 from thalweg.get._get import history, intervals
+from thalweg.get._populations import populations
+from thalweg.get._transitions import couplings, fate_df, transition_df
+from thalweg.get._velocity_grid import velocity_grid
 
-__all__ = ["history", "intervals"]
+__all__ = [
+    "cellrank_kernel",
+    "colors",
+    "couplings",
+    "drivers_df",
+    "fate_df",
+    "flow_df",
+    "growth_df",
+    "history",
+    "intervals",
+    "populations",
+    "transition_df",
+    "velocity_grid",
+]

@@ -43,6 +43,8 @@ def standardize(
 
     ``adata.obsm[key_added]`` : array, float32, shape ``(n_cells, n_dims)``
         Columns of mean 0 and standard deviation 1.
+    ``adata.uns[key_added]`` : dict
+        ``use_rep``, and the ``mean`` and ``sd`` of its columns, which lead back to it (and, from a PCA, to genes).
 
     Raises
     ------
@@ -60,5 +62,6 @@ def standardize(
         )
     out = adata.copy() if copy else adata
     out.obsm[key_added] = ((x - x.mean(0)) / sd).astype(np.float32)
-    logger.info("added obsm[%r]: %d standardised columns of %r", key_added, x.shape[1], rep)
+    out.uns[key_added] = {"use_rep": rep, "mean": x.mean(0), "sd": sd}
+    logger.info("added obsm[%r]: %d standardised columns of %r; uns[%r]", key_added, x.shape[1], rep, key_added)
     return out if copy else None

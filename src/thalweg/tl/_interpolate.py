@@ -1,4 +1,4 @@
-"""`tl.interpolate` and `tl.velocity`."""
+"""`tl.interpolate`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from thalweg._random import Rng, resolve_rng, torch_generator
 from thalweg._settings import logger
 from thalweg.errors import InputError
 from thalweg.tl._flow import Integrator, Noise
-from thalweg.tl._store import Stored, load, writable
+from thalweg.tl._store import Stored, load
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -153,40 +153,3 @@ def _starts(
     lo, now, hi = stored.flow.axis.tau([start, time, after[0]])
     share = float((now - lo) / (hi - lo))
     return [(start, 1 - share), (float(after[0]), share)]
-
-
-def velocity(adata: AnnData, *, key: str = "thalweg", device: str = "auto", copy: bool = False) -> AnnData | None:
-    """Velocity of every cell at its own time.
-
-    Parameters
-    ----------
-    adata
-        AnnData with a fit.
-    key
-        Key of ``uns`` with the fit.
-    device
-        Where to evaluate.
-    copy
-        Return a copy instead of writing into ``adata``.
-
-    Returns
-    -------
-    None, or the copy. Sets the following fields:
-
-    ``adata.obsm["velocity_<use_rep>"]`` : array, float32, shape ``(n_cells, n_dims)``
-        Units of the representation per unit of ``obs[time_key]``; as many columns as the fit used.
-
-    Raises
-    ------
-    MissingKeyError
-        If there is no fit under ``key``.
-    InputError
-        If the cells cannot be read as in the fit.
-    """
-    stored = load(adata, key, device)
-    v = stored.flow.velocity(stored.coordinates_of(adata), stored.times_of(adata), stored.conditions_of(adata))
-    out = writable(adata, copy)
-    name = f"velocity_{stored.use_rep}"
-    out.obsm[name] = v.astype(np.float32)
-    logger.info("added obsm[%r]: velocities per unit of obs[%r]", name, stored.time_key)
-    return out if copy else None

@@ -1,0 +1,221 @@
+"""`pp.growth`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thalweg._settings import logger, settings
+from thalweg.data import parse_times, read_snapshots
+from thalweg.data.times import TimeMap
+from thalweg.errors import InputError
+from thalweg.pp._birth_death import BirthDeath
+from thalweg.pp._gene_scores import Organism, chosen_genes, find_organism, score
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from thalweg.data import Snapshots
+
+Floats = NDArray[np.float64]
+
+
+def growth(
+    adata: AnnData,
+    *,
+    method: Literal["genes", "unbalanced"] = "genes",
+    time_key: str | None = None,
+    time_map: TimeMap | None = None,
+    organism: Organism | None = None,
+    proliferation: Sequence[str] | None = None,
+    apoptosis: Sequence[str] | None = None,
+    rates: BirthDeath | None = None,
+    day: float = 1.0,
+    layer: str | None = None,
+    use_rep: str | None = None,
+    n_dims: int | None = None,
+    condition_key: str | None = None,
+    relaxation: float = 0.5,
+    key_added: str = "growth",
+    copy: bool = False,
+) -> AnnData | None:
+    r"""Growth rate of each cell, from its genes or from the data by unbalanced transport.
+
+    ``method="genes"``: proliferation and apoptosis are scored with ``sc.tl.score_genes``, and logistic functions turn
+    the scores into a birth and a death rate (Schiebinger et al. 2019, Waddington-OT; formula in `BirthDeath`). The gene
+    lists are the cell-cycle programmes of Tirosh et al. (2016) and the hallmark set of apoptosis of MSigDB (Liberzon et
+    al. 2015), in human and mouse symbols.
+
+    ``method="unbalanced"``: between neighbouring times an unbalanced plan ``pi`` is solved (Chizat et al. 2018), and
+    what a cell leaves at the next time is its share of what arrives there,
+
+    .. math:: n_i = \frac{1}{a_i} \sum_j \pi_{ij} \frac{b_j}{(\pi^T 1)_j}, \qquad g_i = \frac{\log n_i}{\Delta t},
+
+    with ``a, b`` the uniform weights of the two times. The mean of ``n`` is one: rates are relative to the growth of
+    the whole population, which snapshots do not show. Growth and movement cannot be told apart from snapshots alone;
+    ``relaxation`` says how dear growth is.
+
+    Parameters
+    ----------
+    adata
+        Cells; for ``"genes"`` with log-normalised expression.
+    method
+        ``"genes"`` or ``"unbalanced"``.
+    time_key, time_map
+        Times. Needed by ``"unbalanced"``; with ``"genes"`` they give the weights, too.
+    organism
+        ``"human"`` or ``"mouse"``; by default told by the case of the gene names, and the log says which.
+    proliferation, apoptosis
+        Genes to score instead of the package's lists.
+    rates
+        Parameters of birth and death, per day.
+    day
+        A day in units of ``obs[time_key]``, e.g. 24 for hours: rates per day become rates per unit of time.
+    layer
+        Layer with log-normalised expression; ``X`` by default.
+    use_rep, n_dims, condition_key
+        Of the plans, as in ``tl.fit``; plans are within conditions.
+    relaxation
+        Weight of the populations' sizes in the plan, as a multiple of the mean squared displacement of balanced
+        transport; small values let cells grow and vanish rather than move.
+    key_added
+        Name of the column.
+    copy
+        Return a copy instead of writing into ``adata``.
+
+    Returns
+    -------
+    None, or the copy. Sets the following fields:
+
+    ``adata.obs[key_added]`` : float
+        Growth rate per unit of time (natural logarithm): the number of descendants after ``dt`` is ``exp(rate dt)``.
+        Give it to ``tl.fit`` as ``growth_key``. With ``"unbalanced"`` cells of a last time have NaN.
+    ``adata.obs[key_added + "_weight"]`` : float, with ``time_key``
+        Descendants at the next observed time relative to those of the average cell of the same time, ``exp(rate dt)``
+        over its mean; 1 for cells of a last time. A valid ``weight_key`` for whatever weighs cells as sources.
+    ``adata.obs["proliferation_score"]``, ``adata.obs["apoptosis_score"]`` : float, with ``"genes"``
+        The scores.
+    ``adata.uns[key_added]`` : dict
+        Method, parameters, and the genes used.
+
+    Raises
+    ------
+    MissingKeyError
+        If a key does not exist.
+    InputError
+        If no gene of a list is found, the organism cannot be told, or values cannot be used.
+    NotConvergedError
+        If a plan does not reach its tolerance.
+    """
+    if method not in ("genes", "unbalanced"):
+        raise InputError(f"method must be 'genes' or 'unbalanced', found {method!r}.")
+    if not 0 < day < np.inf:
+        raise InputError(f"day must be positive, the length of a day in units of the times; found {day!r}.")
+    if method == "genes":
+        own = {"proliferation": proliferation, "apoptosis": apoptosis}
+        scores, genes = _scores(adata, own, organism, layer)
+        constants = rates or BirthDeath()
+        rate = constants.growth(scores["proliferation_score"], scores["apoptosis_score"]) / day
+        record: dict[str, Any] = {"day": day, "rates": asdict(constants)} | genes
+        dt = None if time_key is None else _until_next(parse_times(adata, time_key, time_map))
+    else:
+        if time_key is None:
+            raise InputError("method='unbalanced' needs time_key: it compares neighbouring times.")
+        course = read_snapshots(
+            adata, time_key, use_rep=use_rep, n_dims=n_dims, time_map=time_map, condition_key=condition_key
+        )
+        rate, dt = _from_plans(course, relaxation)
+        scores, record = {}, {"use_rep": course.use_rep, "relaxation": relaxation}
+    columns = {key_added: rate} | scores
+    if dt is not None:
+        columns[f"{key_added}_weight"] = _weights(rate, dt, parse_times(adata, str(time_key), time_map))
+    out = adata.copy() if copy else adata
+    for name, values in columns.items():
+        out.obs[name] = values
+    out.uns[key_added] = {"method": method, "time_key": time_key or ""} | record
+    logger.info("added obs: %s; uns[%r]", ", ".join(map(repr, columns)), key_added)
+    return out if copy else None
+
+
+def _scores(
+    adata: AnnData, own: dict[str, Sequence[str] | None], organism: Organism | None, layer: str | None
+) -> tuple[dict[str, Floats], dict[str, NDArray[np.str_]]]:
+    """Scores by name of their column, and the genes behind them."""
+    if any(given is None for given in own.values()):
+        organism = find_organism(adata, organism)
+    scores, genes = {}, {}
+    for name, given in own.items():
+        chosen = chosen_genes(adata, name, given, organism)
+        values = score(adata, chosen, layer)
+        if not np.isfinite(values).all():
+            raise InputError(
+                f"the {name} score of {int((~np.isfinite(values)).sum())} cells is NaN or infinite; the expression "
+                "must be finite and log-normalised (sc.pp.normalize_total, sc.pp.log1p)."
+            )
+        scores[f"{name}_score"], genes[f"{name}_genes"] = values, np.array(chosen, dtype=str)
+    return scores, genes
+
+
+def _until_next(time: Floats) -> Floats:
+    """Time from each cell to the next observed time; NaN at the last."""
+    times = np.unique(time)
+    gaps = np.append(np.diff(times), np.nan)
+    out: Floats = gaps[np.searchsorted(times, time)]
+    return out
+
+
+def _weights(rate: Floats, dt: Floats, time: Floats) -> Floats:
+    """``exp(rate dt)`` over its mean within the time; 1 where no later time is observed."""
+    out = np.ones(len(rate))
+    for t in np.unique(time):
+        rows = np.flatnonzero((time == t) & np.isfinite(dt))
+        if len(rows):
+            log = rate[rows] * dt[rows]
+            grown = np.exp(log - log.max())
+            out[rows] = grown / grown.mean()
+    if not (out > 0).all():
+        raise InputError(
+            f"growth over an interval spans more than float64 holds: {int((out <= 0).sum())} cells keep a weight of 0. "
+            "Are the rates per unit of obs[time_key]? Rates of genes are per day; give day=, e.g. day=24 for hours."
+        )
+    return out
+
+
+def _from_plans(course: Snapshots, relaxation: float) -> tuple[Floats, Floats]:
+    """Rate of each cell, and the time to the next one at which its condition was observed; NaN where there is none."""
+    if not (relaxation > 0 and np.isfinite(relaxation)):
+        raise InputError(f"relaxation must be positive and finite, found {relaxation!r}.")
+    rate, dt = np.full(len(course.x), np.nan), np.full(len(course.x), np.nan)
+    for condition in range(max(1, len(course.conditions))):
+        observed = [t for t in course.times.tolist() if len(course.rows(t, condition))]
+        for t0, t1 in pairwise(observed):
+            rows, cols = course.rows(t0, condition), course.rows(t1, condition)
+            dt[rows] = t1 - t0
+            rate[rows] = np.log(_descendants(course.x[rows], course.x[cols], relaxation)) / (t1 - t0)
+            logger.info("time %g to %g: unbalanced plan of %d x %d cells", t0, t1, len(rows), len(cols))
+    return rate, dt
+
+
+def _descendants(x0: Floats, x1: Floats, relaxation: float) -> Floats:
+    """What each source cell leaves at the target, relative to the average cell."""
+    import torch
+
+    from thalweg.core.unbalanced import unbalanced
+
+    scale = float(x0.std()) or 1.0
+    y0, y1 = (torch.as_tensor((x - x0.mean(0)) / scale, dtype=torch.float32) for x in (x0, x1))
+    plan = unbalanced(y0, y1, relaxation, max_memory=settings.max_memory)
+    arriving = plan.marginals()[1]
+    share = plan.mass / (arriving[plan.cols] * len(x1))
+    n = torch.zeros(len(x0), dtype=torch.float64).index_add_(0, plan.rows, share).numpy() * len(x0)
+    if not (n > 0).all():
+        raise InputError(
+            f"{int((n == 0).sum())} cells leave nothing in the unbalanced plan, so their rate is not finite; raise "
+            f"relaxation (found {relaxation:g})."
+        )
+    return n

@@ -1,0 +1,153 @@
+"""`tl.gene_trends`: mean expression through time, with a band."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from thalweg._random import Rng, resolve_rng
+from thalweg.data import parse_times
+from thalweg.data.expression import Floats, read_expression
+from thalweg.data.snapshots import read_weights
+from thalweg.data.times import TimeMap, obs_column
+from thalweg.errors import InputError
+from thalweg.tl._fates import read_fates
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+Band = Literal["mean", "cells"]
+_DRAWS_CELLS = 2**22  # weights drawn at once, 32 MiB
+
+
+def gene_trends(
+    adata: AnnData,
+    genes: str | Sequence[str],
+    time_key: str,
+    *,
+    fate: str | None = None,
+    groupby: str | None = None,
+    weight_key: str | None = None,
+    layer: str | None = None,
+    time_map: TimeMap | None = None,
+    band: Band = "mean",
+    level: float = 0.95,
+    n_draws: int = 500,
+    rng: Rng = 0,
+    random_state: Rng = None,
+) -> pd.DataFrame:
+    """Mean expression of genes through time, for all cells, groups of cells, or lineages.
+
+    Works on measured cells and on predicted ones that were decoded (`decode`), whose times may be as dense as one
+    likes. A mean is over the cells of one time, weighted by ``weight_key`` and, for a lineage, by the probability of
+    its fate: every cell counts for each lineage by how likely it ends there.
+
+    Parameters
+    ----------
+    adata
+        Cells with expression.
+    genes
+        A gene, or several.
+    time_key
+        Column of ``obs`` with times.
+    fate
+        As ``groupby`` in `fate`: a trend for each column of ``obsm["fate_<fate>"]``.
+    groupby
+        Column of ``obs``: a trend for each group of cells. Not together with ``fate``.
+    weight_key
+        Column of ``obs`` with positive weights, e.g. ``"weight"`` of predicted cells.
+    layer
+        Layer with the expression; ``X`` by default.
+    time_map
+        Number for each label of ``obs[time_key]``.
+    band
+        ``"mean"``: interval of the mean, by the Bayesian bootstrap over the cells of a time (Rubin 1981).
+        ``"cells"``: quantiles of the cells themselves.
+    level
+        Coverage of the band.
+    n_draws
+        Draws of the bootstrap.
+    rng, random_state
+        Seed of the bootstrap.
+
+    Returns
+    -------
+    A row for each gene, group and time: ``gene``, ``group`` (``"all"`` without groups), ``time``, ``mean``, ``lower``,
+    ``upper``, and ``n_effective``, the number of equally weighted cells that would be as informative, ``(sum w)^2 /
+    sum w^2``. Times at which a group has no cells (or no weight) have no row.
+
+    Raises
+    ------
+    MissingKeyError
+        If a gene, a column, the layer or the fates do not exist.
+    InputError
+        If values cannot be used, or both ``fate`` and ``groupby`` are given.
+    MemoryBudgetError
+        If the genes' expression would exceed ``thalweg.settings.max_memory``.
+    """
+    generator = resolve_rng(None if random_state is not None and rng == 0 else rng, random_state)
+    if band not in ("mean", "cells"):
+        raise InputError(f"band must be 'mean' or 'cells', found {band!r}.")
+    if not 0 < level < 1 or n_draws < 1:
+        raise InputError(f"level must lie between 0 and 1 and n_draws be positive, found {level!r} and {n_draws!r}.")
+    time = parse_times(adata, time_key, time_map)
+    x = read_expression(adata, genes, layer)
+    weights = np.ones(len(time)) if weight_key is None else read_weights(adata, weight_key)
+    names = [genes] if isinstance(genes, str) else list(genes)
+    tails = ((1 - level) / 2, (1 + level) / 2)
+    frames = []
+    for group, share in _groups(adata, fate, groupby):
+        for t in np.unique(time):
+            rows = np.flatnonzero((time == t) & (share > 0))
+            if not len(rows):
+                continue
+            w = weights[rows] * share[rows]
+            w = w / w.sum()
+            edges = (
+                _quantiles(x[rows], w, tails) if band == "cells" else _bootstrap(x[rows], w, tails, n_draws, generator)
+            )
+            columns = {"gene": names, "group": group, "time": float(t), "mean": w @ x[rows]}
+            frames.append(
+                pd.DataFrame(columns | dict(zip(("lower", "upper"), edges, strict=True)) | {"n_effective": 1 / (w @ w)})
+            )
+    out = pd.concat(frames, ignore_index=True)
+    order = {name: i for i, name in enumerate(names)}
+    return out.sort_values("gene", key=lambda g: g.map(order), kind="stable", ignore_index=True)
+
+
+def _groups(adata: AnnData, fate: str | None, groupby: str | None) -> Iterator[tuple[str, Floats]]:
+    """Names of the trends, and how much of each cell counts for it."""
+    if fate is not None and groupby is not None:
+        raise InputError(f"give fate={fate!r} (lineages) or groupby={groupby!r} (groups of cells), not both.")
+    if fate is not None:
+        fates = read_fates(adata, fate)
+        yield from ((str(name), fates[name].to_numpy().clip(0)) for name in fates.columns)
+    elif groupby is not None:
+        column = obs_column(adata, groupby, "groupby").astype("category")
+        yield from ((str(g), (column == g).to_numpy(dtype=np.float64)) for g in column.cat.categories)
+    else:
+        yield "all", np.ones(adata.n_obs)
+
+
+def _bootstrap(
+    x: Floats, w: Floats, tails: tuple[float, float], n_draws: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Quantiles of the weighted mean when each cell counts by an exponential number, shape ``(2, n_genes)``."""
+    block = max(1, _DRAWS_CELLS // len(w))
+    means = []
+    for start in range(0, n_draws, block):
+        draws = rng.standard_exponential((min(block, n_draws - start), len(w))) * w
+        means.append(draws @ x / draws.sum(1, keepdims=True))
+    return np.quantile(np.concatenate(means), tails, axis=0)
+
+
+def _quantiles(x: Floats, w: Floats, tails: tuple[float, float]) -> NDArray[np.float64]:
+    """Weighted quantiles of each gene: the smallest value with that share of the weight at or below it."""
+    order = np.argsort(x, axis=0, kind="stable")
+    below = np.cumsum(w[order], axis=0)
+    rows = [np.minimum((below < q - 1e-12).sum(0), len(x) - 1) for q in tails]
+    return np.stack([np.take_along_axis(x, order, 0)[row, np.arange(x.shape[1])] for row in rows])

@@ -1,0 +1,114 @@
+"""`tl.velocity`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from thalweg._settings import logger
+from thalweg.data.embedding import read_embedding
+from thalweg.data.expression import check_memory, gene_columns
+from thalweg.data.representation import read_representation
+from thalweg.tl._gene_map import GeneMap, read_gene_map
+from thalweg.tl._project import Projection, project
+from thalweg.tl._store import load, writable
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_BLOCK = 4096  # cells led to genes at once
+
+
+def velocity(
+    adata: AnnData,
+    *,
+    key: str = "thalweg",
+    basis: str | None = None,
+    projection: Projection = "regression",
+    n_neighbors: int = 50,
+    genes: bool | Sequence[str] = False,
+    layer: str | None = None,
+    device: str = "auto",
+    copy: bool = False,
+) -> AnnData | None:
+    """Velocity of every cell at its own time.
+
+    Parameters
+    ----------
+    adata
+        AnnData with a fit.
+    key
+        Key of ``uns`` with the fit.
+    basis
+        Embedding to project the velocities on, for plots: ``"umap"`` for ``obsm["X_umap"]``.
+    projection
+        ``"regression"`` takes the embedding to be linear around each cell and keeps speeds; ``"transition"`` averages
+        directions under transition probabilities to neighbours (La Manno et al. 2018), as scvelo does.
+    n_neighbors
+        Neighbours of a cell for the projection.
+    genes
+        Velocities of gene expression, too: True for all genes of the PCA behind the representation, or names of genes.
+        The loadings are checked as in `decode`.
+    layer
+        Layer that the PCA was made of, for ``genes``; by default the one named by ``uns["pca"]``, else ``X``.
+    device
+        Where to evaluate.
+    copy
+        Return a copy instead of writing into ``adata``.
+
+    Returns
+    -------
+    None, or the copy. Sets the following fields:
+
+    ``adata.obsm["velocity_<use_rep>"]`` : array, float32, shape ``(n_cells, n_dims)``
+        Units of the representation per unit of ``obs[time_key]``; as many columns as the fit used.
+    ``adata.obsm["velocity_<basis>"]`` : array, float32, with ``basis``
+        One column for each of the embedding's; with ``"regression"`` in its units per unit of ``obs[time_key]``.
+    ``adata.layers["velocity"]`` : array, float32, shape ``(n_cells, n_genes)``, with ``genes``
+        Units of expression per unit of ``obs[time_key]``; NaN for genes without a velocity, as in scvelo.
+    ``adata.var["velocity_genes"]`` : bool, with ``genes``
+        The genes that have one.
+
+    Raises
+    ------
+    MissingKeyError
+        If there is no fit under ``key``, no embedding ``basis``, or no loadings or gene for ``genes``.
+    InputError
+        If the cells cannot be read as in the fit; for ``genes``, if loadings, scores and expression do not belong
+        together.
+    MemoryBudgetError
+        If the layer would exceed ``thalweg.settings.max_memory``.
+    """
+    stored = load(adata, key, device)
+    to_genes = None if genes is False else _gene_map(adata, stored.use_rep, stored.flow.n_dims, genes, layer)
+    embedding = None if basis is None else read_embedding(adata, basis).key
+    x = stored.coordinates_of(adata)
+    v = stored.flow.velocity(x, stored.times_of(adata), stored.conditions_of(adata))
+    out = writable(adata, copy)
+    name = f"velocity_{stored.use_rep}"
+    out.obsm[name] = v.astype(np.float32)
+    logger.info("added obsm[%r]: velocities per unit of obs[%r]", name, stored.time_key)
+    if embedding is not None:
+        y = read_representation(adata, embedding)
+        on = v if embedding == stored.use_rep else project(x, v, y, method=projection, n_neighbors=n_neighbors)
+        name = f"velocity_{embedding.removeprefix('X_')}"
+        out.obsm[name] = on.astype(np.float32)
+        logger.info("added obsm[%r]: velocities on obsm[%r]", name, embedding)
+    if to_genes is not None:
+        layer_x = np.full(out.shape, np.nan, dtype=np.float32)
+        for start in range(0, len(v), _BLOCK):
+            layer_x[start : start + _BLOCK, to_genes.columns] = to_genes.velocity(v[start : start + _BLOCK])
+        out.layers["velocity"] = layer_x
+        out.var["velocity_genes"] = np.isin(np.arange(out.n_vars), to_genes.columns)
+        logger.info("added layers['velocity'], var['velocity_genes']: %d genes", len(to_genes.columns))
+    return out if copy else None
+
+
+def _gene_map(adata: AnnData, use_rep: str, n_dims: int, genes: bool | Sequence[str], layer: str | None) -> GeneMap:
+    check_memory(adata.n_obs, adata.n_vars, 4, "keep fewer genes in adata (adata[:, genes] with all of the PCA)")
+    to_genes = read_gene_map(adata, use_rep, n_dims, layer=layer)
+    if isinstance(genes, bool):
+        return to_genes
+    return to_genes.only(gene_columns(adata, genes), adata.var_names.to_numpy())
