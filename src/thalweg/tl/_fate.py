@@ -1,0 +1,268 @@
+"""`tl.fate`: the terminal groups that each cell may end in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from thalweg._random import Rng, resolve_rng
+from thalweg._settings import logger
+from thalweg.data.times import obs_column
+from thalweg.errors import InputError
+from thalweg.tl._flow import Floats, Integrator, Labels
+from thalweg.tl._neighbours import Neighbours, check_neighbours
+from thalweg.tl._simulate import Simulator, make_simulator
+from thalweg.tl._store import load, writable
+from thalweg.tl._transition_blocks import Cells, read_cells
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def fate(
+    adata: AnnData,
+    groupby: str,
+    *,
+    key: str = "thalweg",
+    terminal: Sequence[str] | None = None,
+    n_samples: int = 20,
+    n_neighbors: int = 15,
+    bandwidth: float | None = None,
+    stochastic: bool | float | None = None,
+    n_steps: int = 25,
+    key_added: str | None = None,
+    rng: Rng = None,
+    random_state: Rng = None,
+    device: str = "auto",
+    copy: bool = False,
+) -> AnnData | None:
+    r"""Probability that each cell ends in each terminal group.
+
+    Every cell is simulated forward to the last observed time of its condition. Each end belongs to the groups of the
+    real cells nearest to it, by a Gaussian kernel, and the fate of a cell is the mean over its futures ``s``, each
+    with its growth :math:`g_s` on the way:
+
+    .. math:: p_i(k) = \sum_s \omega_s \, q_s(k), \qquad \omega_s = g_s c_s / \textstyle\sum_s g_s c_s,
+
+    with :math:`q_s(k)` the share of the kernel on the cells of group ``k``. With a score (``"sf2m"``, ``"eam"``) the
+    futures are ``n_samples`` of the SDE, :math:`c_s = 1`. An ODE has one future for each cell, but no cell is known
+    that precisely: the futures are those of the cell's ``n_neighbors`` nearest cells of its time and condition, itself
+    among them, with the kernel as :math:`c_s`. All of them are used, so that this is exact and needs no seed.
+
+    Parameters
+    ----------
+    adata
+        AnnData with a fit.
+    groupby
+        Column of ``obs`` with the groups, such as cell types. Only those at the last time matter.
+    key
+        Key of ``uns`` with the fit.
+    terminal
+        Groups to end in; by default all groups present at the last time. The probabilities are then those of a cell
+        that ends in one of them.
+    n_samples, n_steps
+        Futures of each cell, and steps of each in an interval, under the SDE.
+    n_neighbors
+        Real cells that an end is shared among; without an SDE also the neighbours whose futures are shared.
+    bandwidth
+        Of the kernels, in units of the representation; by default half the distance from a cell to its
+        ``n_neighbors``-th nearest, the median over the cells of the time.
+    stochastic
+        Run the SDE: True, a number that scales its noise (see `interpolate`), or False for the ODE. By default the SDE
+        where the method has a score.
+    key_added
+        Key to write; ``"fate_<groupby>"`` by default.
+    rng, random_state
+        Seed of the SDE's noise.
+    device
+        Where to integrate.
+    copy
+        Return a copy instead of writing into ``adata``.
+
+    Returns
+    -------
+    None, or the copy. Sets the following fields:
+
+    ``adata.obsm[key_added]`` : DataFrame, float64
+        A column for each terminal group; the rows sum to one. A cell of the last time that belongs to a terminal group
+        has that fate for certain.
+    ``adata.obs[key_added]`` : category
+        The most probable group, with the colours of ``groupby`` in ``uns``.
+    ``adata.obs[key_added + "_confidence"]`` : float
+        One minus the entropy of the probabilities over that of equal ones: 1 is certain, 0 undecided.
+    ``adata.obs[key_added + "_se"]`` : float
+        Standard error of the probability of the most probable group, from the scatter of the futures.
+    ``adata.uns[key_added]`` : dict
+        What was done.
+
+    Raises
+    ------
+    MissingKeyError
+        If there is no fit under ``key`` or no column ``groupby``.
+    InputError
+        If a group of ``terminal`` has no cell at the last time, no group is there, a name holds ``"/"`` (files cannot
+        hold it), or an option cannot be used.
+    """
+    generator, stored = resolve_rng(rng, random_state), load(adata, key, device)
+    check_neighbours(n_neighbors, bandwidth)
+    simulate = make_simulator(stored.flow, stochastic, n_samples, Integrator(n_steps=n_steps), generator)
+    cells = read_cells(adata, stored)
+    column = obs_column(adata, groupby, "groupby")
+    groups = _groups(column, cells, terminal, groupby)
+    codes = pd.Categorical(column.astype(str).where(column.notna()), categories=groups).codes.astype(np.int64)
+    found = _Fates(cells, simulate, codes, len(groups), n_neighbors, bandwidth)()
+    name, out = key_added or f"fate_{groupby}", writable(adata, copy)
+    best = found.p.argmax(1)
+    out.obsm[name] = pd.DataFrame(found.p, index=out.obs_names, columns=groups)
+    out.obs[name] = pd.Categorical.from_codes(best, groups)
+    out.obs[f"{name}_confidence"] = _confidence(found.p)
+    out.obs[f"{name}_se"] = found.error[np.arange(len(best)), best]
+    out.uns[name] = {
+        "key": key,
+        "method": stored.method,
+        "groupby": groupby,
+        "time_key": stored.time_key,
+        "stochastic": simulate.noise.strength if simulate.noise else 0.0,
+        "n_samples": simulate.n_samples,
+        "n_neighbors": n_neighbors,
+        "bandwidth": found.bandwidth,
+    }
+    _carry_colors(out, column, groupby, name, groups)
+    logger.info("added obsm[%r], obs[%r]: fates among %s", name, name, ", ".join(groups))
+    return out if copy else None
+
+
+def _last_times(cells: Cells) -> dict[int, float]:
+    """Last observed time of each condition."""
+    labels = np.zeros(len(cells.time), dtype=np.int64) if cells.condition is None else cells.condition
+    return {c: float(cells.time[labels == c].max()) for c in cells.strata()}
+
+
+def _groups(column: pd.Series, cells: Cells, terminal: Sequence[str] | None, groupby: str) -> list[str]:
+    """Names of the groups to end in, in the order of the categories."""
+    last = np.zeros(len(cells.time), dtype=bool)
+    for condition, time in _last_times(cells).items():
+        last[cells.rows(time, condition)] = True
+    there = column[last].dropna()
+    ordered = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else sorted(there.unique())
+    present = [str(g) for g in ordered if (there == g).any()]
+    absent = sorted(set(map(str, terminal or ())) - set(present))
+    if absent or not present:
+        raise InputError(
+            f"terminal={absent} have no cells at the last time; groups of obs[{groupby!r}] there: {present}."
+        )
+    chosen = [g for g in present if terminal is None or g in set(map(str, terminal))]
+    slashed = [g for g in chosen if "/" in g]
+    if slashed:
+        raise InputError(
+            f"obs[{groupby!r}] has the groups {slashed}: a column named with '/' cannot be saved to h5ad or zarr; "
+            f"rename them first, adata.obs[{groupby!r}] = adata.obs[{groupby!r}].cat.rename_categories(...)."
+        )
+    return chosen
+
+
+@dataclass(frozen=True)
+class _Found:
+    p: Floats
+    error: Floats
+    bandwidth: float
+
+
+@dataclass(frozen=True)
+class _Fates:
+    """Fates of all cells.
+
+    Attributes
+    ----------
+    cells
+        The course.
+    simulate
+        Carries cells to their ends.
+    codes
+        Terminal group of each cell, -1 for none.
+    n_groups
+        Number of terminal groups.
+    n_neighbors, bandwidth
+        Of the kernels.
+    """
+
+    cells: Cells
+    simulate: Simulator
+    codes: Labels
+    n_groups: int
+    n_neighbors: int
+    bandwidth: float | None
+
+    def __call__(self) -> _Found:
+        """Fates, their standard errors and the mean bandwidth at the ends."""
+        cells, widths = self.cells, []
+        p, error = np.zeros((len(cells.x), self.n_groups)), np.zeros((len(cells.x), self.n_groups))
+        for condition, last in _last_times(cells).items():
+            final = cells.rows(last, condition)
+            labelled = final[self.codes[final] >= 0]
+            if not len(labelled):
+                raise InputError(f"no cell of a terminal group is left at time {last:g} of condition {condition}.")
+            ends = Neighbours(cells.x[labelled], self.n_neighbors, self.bandwidth, cells.weights[labelled])
+            widths.append(ends.bandwidth or 0.0)
+            own = np.unique(cells.time if cells.condition is None else cells.time[cells.condition == condition])
+            for i, t in enumerate(own[:-1].tolist()):
+                rows = cells.rows(t, condition)
+                p[rows], error[rows] = self._carried(rows, own[i:].tolist(), ends, self.codes[labelled])
+            p[labelled, self.codes[labelled]] = 1.0
+            others = final[self.codes[final] < 0]
+            if len(others):
+                p[others] = self._shares(cells.x[others], ends, self.codes[labelled])
+        return _Found(p, error, float(np.mean(widths)))
+
+    def _carried(
+        self, rows: NDArray[np.int64], times: list[float], ends: Neighbours, codes: Labels
+    ) -> tuple[Floats, Floats]:
+        cells = self.cells
+        shares, growth = [], []
+        for futures in self.simulate(cells.x[rows], times, cells.labels(rows)):
+            n, s, d = futures.x.shape
+            shares.append(self._shares(futures.x.reshape(-1, d), ends, codes).reshape(n, s, -1))
+            growth.append(futures.weight)
+        q, weight = np.concatenate(shares), np.concatenate(growth)
+        if self.simulate.noise is None:  # one future each: share those of the neighbours
+            near = Neighbours(cells.x[rows], self.n_neighbors, self.bandwidth, cells.weights[rows])
+            index, closeness = near(cells.x[rows])
+            q, weight = q[index, 0], weight[index, 0] * closeness
+        return _mean(q, weight / weight.sum(1, keepdims=True))
+
+    def _shares(self, x: Floats, ends: Neighbours, codes: Labels) -> Floats:
+        """Share of the kernel on each group, shape ``(n, n_groups)``."""
+        index, p = ends(x)
+        return np.stack([(p * (codes[index] == k)).sum(1) for k in range(self.n_groups)], 1)
+
+
+def _mean(q: Floats, omega: Floats) -> tuple[Floats, Floats]:
+    """Weighted mean over the futures, (n, s, K) to (n, K), and its standard error."""
+    p = np.einsum("ns,nsk->nk", omega, q)
+    square = omega**2
+    effective = 1 / square.sum(1)
+    spread = np.einsum("ns,nsk->nk", square, (q - p[:, None]) ** 2)
+    inflate = np.divide(effective, effective - 1, out=np.zeros_like(effective), where=effective > 1 + 1e-9)
+    return p / p.sum(1, keepdims=True), np.sqrt(spread * inflate[:, None])
+
+
+def _confidence(p: Floats) -> Floats:
+    if p.shape[1] == 1:
+        return np.ones(len(p))
+    log_p = np.log(p, out=np.zeros_like(p), where=p > 0)
+    return np.clip(1 + (p * log_p).sum(1) / np.log(p.shape[1]), 0.0, 1.0)
+
+
+def _carry_colors(adata: AnnData, column: pd.Series, groupby: str, name: str, groups: list[str]) -> None:
+    """Give each fate the colour of its group, if ``groupby`` has colours."""
+    adata.uns.pop(f"{name}_colors", None)
+    colors = adata.uns.get(f"{groupby}_colors")
+    if colors is None or not isinstance(column.dtype, pd.CategoricalDtype) or len(colors) < len(column.cat.categories):
+        return
+    by_group = dict(zip(map(str, column.cat.categories), map(str, colors), strict=False))
+    adata.uns[f"{name}_colors"] = np.array([by_group[g] for g in groups])

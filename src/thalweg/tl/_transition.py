@@ -1,0 +1,217 @@
+"""`tl.transition`: sparse couplings between observed times."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from thalweg._random import Rng, resolve_rng
+from thalweg._settings import logger, settings
+from thalweg.errors import InputError, MemoryBudgetError
+from thalweg.tl._flow import Floats, Integrator
+from thalweg.tl._neighbours import check_neighbours
+from thalweg.tl._simulate import make_simulator
+from thalweg.tl._store import Stored, load, writable
+from thalweg.tl._transition_blocks import Block, Cells, FlowBlocks, plan_block, read_cells
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+Pairs = list[tuple[float, float]]
+_BYTES = 32  # of an entry while the matrix is put together
+
+
+def transition(
+    adata: AnnData,
+    t0: float | None = None,
+    t1: float | None = None,
+    *,
+    key: str = "thalweg",
+    kind: Literal["flow", "plan"] = "flow",
+    n_neighbors: int = 15,
+    bandwidth: float | None = None,
+    stochastic: bool | float | None = None,
+    n_samples: int = 10,
+    n_steps: int = 50,
+    top_k: int = 50,
+    max_memory: int | None = None,
+    key_added: str = "transition",
+    rng: Rng = None,
+    random_state: Rng = None,
+    device: str = "auto",
+    copy: bool = False,
+) -> AnnData | None:
+    """Couple the cells of observed times: the later cells that each cell becomes like.
+
+    Every cell of ``t0`` is carried to ``t1`` by the fitted flow and shared among the real cells nearest to where it
+    arrives, by a Gaussian kernel; with a score by several samples of the SDE. Cells of different conditions are never
+    coupled. The matrix is built in blocks and is sparse throughout.
+
+    Parameters
+    ----------
+    adata
+        AnnData with a fit.
+    t0, t1
+        Observed times, ``t0`` before ``t1``. By default every pair of neighbouring times; one of them alone means its
+        neighbour. What lies further apart follows along the times between, unless it is asked for here. A call that
+        names a time adds to the pairs of earlier calls with the same options on the same fit.
+    key
+        Key of ``uns`` with the fit.
+    kind
+        ``"flow"``, or ``"plan"``: the optimal transport plan between the cells themselves, of the kind the method
+        trains on (all but ``"icfm"``, ``"vpcfm"`` and ``"fm"``).
+    n_neighbors
+        Real cells that an arriving cell is shared among.
+    bandwidth
+        Of the kernel, in units of the representation; by default half the distance from a cell to its
+        ``n_neighbors``-th nearest, the median over the cells of ``t1``.
+    stochastic
+        Run the SDE: True, a number that scales its noise (see `interpolate`), or False for the ODE. By default the SDE
+        where the method has a score (``"sf2m"``, ``"eam"``).
+    n_samples, n_steps
+        Futures of each cell, and steps of each in an interval, under the SDE.
+    top_k
+        Entries kept of a row, the largest; what is left out is spread over them and reported. Not for plans.
+    max_memory
+        Bytes that the matrix may take; ``thalweg.settings.max_memory`` by default.
+    key_added
+        Key of ``obsp`` and ``uns`` to write.
+    rng, random_state
+        Seed of the SDE's noise.
+    device
+        Where to integrate.
+    copy
+        Return a copy instead of writing into ``adata``.
+
+    Returns
+    -------
+    None, or the copy. Sets the following fields:
+
+    ``adata.obsp[key_added]`` : csr matrix, float32, shape ``(n_cells, n_cells)``
+        In row ``i`` the probabilities of the later cells, times the growth of cell ``i`` relative to the mean of its
+        time (1 without growth). Read it with `thalweg.get.couplings`; it may be subset and saved with the cells.
+    ``adata.uns[key_added]`` : dict
+        ``params``, and ``pairs`` (DataFrame): for each pair of times the numbers of cells, the bandwidth, the share of
+        the mass ``dropped`` by ``top_k``, and the share of later cells that nothing arrives at, ``unreached``.
+
+    Raises
+    ------
+    MissingKeyError
+        If there is no fit under ``key``.
+    InputError
+        If a time was not observed, or an option cannot be used.
+    MemoryBudgetError
+        If the matrix would exceed ``max_memory``.
+    """
+    if kind not in ("flow", "plan"):
+        raise InputError(f"kind must be 'flow' or 'plan', found {kind!r}.")
+    if top_k < 1:
+        raise InputError(f"top_k must be at least 1, found {top_k!r}.")
+    check_neighbours(n_neighbors, bandwidth)
+    stored, generator = load(adata, key, device), resolve_rng(rng, random_state)
+    cells = read_cells(adata, stored)
+    pairs = _pairs(np.unique(cells.time), t0, t1, stored.time_key)
+    simulate = make_simulator(stored.flow, stochastic, n_samples, Integrator(n_steps=n_steps), generator)
+    if kind == "flow":
+        per_row = min(top_k, n_neighbors * simulate.n_samples)
+        _check_memory(cells, pairs, per_row, settings.max_memory if max_memory is None else max_memory)
+    make = FlowBlocks(cells, simulate, n_neighbors, bandwidth, top_k)
+    blocks = [make(*pair) if kind == "flow" else plan_block(stored, cells, *pair) for pair in pairs]
+    params = {
+        "key": key,
+        "kind": kind,
+        "n_neighbors": n_neighbors,
+        "bandwidth": bandwidth or "measured",
+        "stochastic": simulate.noise.strength if simulate.noise else 0.0,
+        "n_samples": simulate.n_samples,
+        "top_k": top_k,
+        "fit": zlib.crc32(np.asarray(adata.uns[key]["weights"], dtype=np.uint8).tobytes()),
+    }
+    out = writable(adata, copy)
+    _write(out, key_added, blocks, cells, params, add=t0 is not None or t1 is not None)
+    out.uns[key_added] |= _how_to_read(stored)
+    logger.info("added obsp[%r]: couplings of %d pairs of times", key_added, len(out.uns[key_added]["pairs"]))
+    return out if copy else None
+
+
+def _pairs(times: Floats, t0: float | None, t1: float | None, time_key: str) -> Pairs:
+    """The pairs of times asked for."""
+    known = times.tolist()
+    for name, t in (("t0", t0), ("t1", t1)):
+        if t is not None and t not in known:
+            raise InputError(f"{name}={t!r} is not observed in obs[{time_key!r}]; times: {known}.")
+    neighbours = list(pairwise(known))
+    if t0 is not None and t1 is not None:
+        if not t0 < t1:
+            raise InputError(f"t0={t0:g} must be before t1={t1:g}; tw.tl.ancestors goes back along the same couplings.")
+        return [(float(t0), float(t1))]
+    found = [p for p in neighbours if t0 in (None, p[0]) and t1 in (None, p[1])]
+    if not found:
+        raise InputError(f"t0={t0}, t1={t1} has no neighbour to be coupled with in obs[{time_key!r}]; times: {known}.")
+    return found
+
+
+def _check_memory(cells: Cells, pairs: Pairs, per_row: int, budget: int) -> None:
+    rows = sum(len(cells.rows(t0)) for t0, _ in pairs)
+    size = rows * per_row * _BYTES
+    if size > budget:
+        raise MemoryBudgetError(
+            f"the couplings take {rows} rows x {per_row} columns x {_BYTES} bytes = {size / 2**30:.2f} GiB, over "
+            f"max_memory = {budget / 2**30:.2f} GiB; lower top_k or n_neighbors, or raise max_memory."
+        )
+
+
+def _write(
+    adata: AnnData, key: str, blocks: list[Block], cells: Cells, params: Mapping[str, Any], *, add: bool
+) -> None:
+    """Put the blocks into ``obsp`` and ``uns``, beside those of an earlier call where they belong together."""
+    matrix = sum((b.matrix for b in blocks[1:]), start=blocks[0].matrix)
+    table = pd.DataFrame([_row(block, cells) for block in blocks])
+    earlier = adata.uns.get(key)
+    if add and key in adata.obsp and isinstance(earlier, Mapping) and dict(earlier.get("params", {})) == params:
+        pairs = {(b.t0, b.t1) for b in blocks}
+        old: pd.DataFrame = earlier["pairs"]
+        old = old[[pair not in pairs for pair in zip(old["t0"], old["t1"], strict=True)]]
+        matrix = matrix + _without(sparse.csr_matrix(adata.obsp[key]), cells.time, pairs)
+        table = pd.concat([old, table]).sort_values(["t0", "t1"], ignore_index=True)
+    elif add and key in adata.obsp:
+        logger.info("obsp[%r] was of another fit or other options; it is replaced", key)
+    table.index = table.index.astype(str)
+    adata.obsp[key] = sparse.csr_matrix(matrix, dtype=np.float32)
+    adata.uns[key] = {"params": dict(params), "pairs": table}
+
+
+def _without(matrix: sparse.csr_matrix, time: Floats, pairs: set[tuple[float, float]]) -> sparse.csr_matrix:
+    entries = matrix.tocoo()
+    again = np.zeros(entries.nnz, dtype=bool)
+    for t0, t1 in pairs:
+        again |= (time[entries.row] == t0) & (time[entries.col] == t1)
+    kept = ~again
+    return sparse.csr_matrix((entries.data[kept], (entries.row[kept], entries.col[kept])), shape=matrix.shape)
+
+
+def _row(block: Block, cells: Cells) -> dict[str, float]:
+    cols = cells.rows(block.t1)
+    arriving = np.asarray(block.matrix.sum(0)).ravel()[cols]
+    unreached = float((arriving == 0).mean())
+    if block.dropped > 0.01:
+        logger.info("time %g to %g: top_k left %.1f %% of the mass out", block.t0, block.t1, 100 * block.dropped)
+    sizes = {"n0": len(cells.rows(block.t0)), "n1": len(cols)}
+    return {"t0": block.t0, "t1": block.t1, **sizes, "bandwidth": block.bandwidth, "dropped": block.dropped, "unreached": unreached}  # fmt: skip  # noqa: E501
+
+
+def _how_to_read(stored: Stored) -> dict[str, Any]:
+    """What `thalweg.data.transitions` needs besides the matrix."""
+    return {
+        "time_key": stored.time_key,
+        "weight_key": stored.weight_key,
+        "condition_key": stored.condition_key,
+        "map_labels": np.array(list(stored.time_labels), dtype=str),
+        "map_values": np.array(list(stored.time_labels.values()), dtype=np.float64),
+    }
