@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from thalweg.core import (
         action,
+        affine,
         contrastive,
         couplings,
         dispersive,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "action",
+    "affine",
     "contrastive",
     "couplings",
     "dispersive",

@@ -35,6 +35,9 @@ class FitConfig(TrainingConfig):
     relaxation
         For the unbalanced methods, the weight of the populations' sizes as a multiple of the mean squared displacement
         of balanced transport: mass whose transport costs far more appears and vanishes instead.
+    affine
+        For the methods that learn a velocity, fit the closest affine field in closed form first and let the network
+        learn the rest (`thalweg.core.affine`); beyond 256 coordinates it is left out.
     contrastive
         Contrastive flow matching (ΔFM); None for none.
     dispersive
@@ -48,6 +51,7 @@ class FitConfig(TrainingConfig):
     coupling: CouplingSize = "auto"
     block: int = 256
     relaxation: float = 0.5
+    affine: bool = True
     contrastive: Contrastive | None = None
     dispersive: Dispersive | None = None
 

@@ -7,10 +7,13 @@ from torch import Tensor, nn
 
 from thalweg.core import fields
 from thalweg.core.action import Potential
+from thalweg.core.affine import AffineMLP
 from thalweg.core.contrastive import undo
 from thalweg.core.losses import Model
 from thalweg.tl._config import FitConfig
 from thalweg.tl._methods import Method
+
+AFFINE_DIMS = 256  # beyond, the affine part would outweigh the network it helps: 4 d^2 numbers for each interval
 
 
 class TimedField(nn.Module):
@@ -48,7 +51,7 @@ class FlowNet(nn.Module):
 
     mean_negative: Tensor | None
 
-    def __init__(self, dim: int, method: Method, config: FitConfig, n_conditions: int) -> None:
+    def __init__(self, dim: int, method: Method, config: FitConfig, n_conditions: int, n_intervals: int) -> None:
         super().__init__()
 
         def mlp(inputs: int, outputs: int) -> fields.MLP:
@@ -61,6 +64,8 @@ class FlowNet(nn.Module):
             self.main = Potential(mlp(dim, 1))
         elif method.field == "noise":
             self.main = TimedField(mlp(dim + 1, dim))
+        elif config.affine and dim <= AFFINE_DIMS:
+            self.main = AffineMLP(dim, n_intervals, width=config.width, depth=config.depth, n_conditions=n_conditions)
         else:
             self.main = mlp(dim, dim)
         self.score = mlp(dim, dim) if method.score else None
@@ -100,9 +105,11 @@ class FlowNet(nn.Module):
         return u[condition]
 
 
-def make_net(dim: int, method: Method, config: FitConfig, *, n_conditions: int, generator: torch.Generator) -> FlowNet:
+def make_net(
+    dim: int, method: Method, config: FitConfig, *, n_conditions: int, n_intervals: int, generator: torch.Generator
+) -> FlowNet:
     """Build the networks of a fit with weights drawn from a CPU ``generator``."""
-    net = fields.build(lambda: FlowNet(dim, method, config, n_conditions), generator)
-    if net.mean_negative is not None:
-        net.mean_negative.zero_()
+    net = fields.build(lambda: FlowNet(dim, method, config, n_conditions, n_intervals), generator)
+    for buffer in net.buffers():
+        buffer.zero_()  # laid out without memory, so they hold anything
     return net

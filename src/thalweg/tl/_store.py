@@ -7,24 +7,23 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
+from thalweg import __version__
 from thalweg._settings import logger
 from thalweg._uns import find_fit
 from thalweg.core.objectives import Contrastive, Dispersive
-from thalweg.data import Snapshots, parse_times
+from thalweg.data import Snapshots
+from thalweg.data.recorded import recorded_times, time_labels
 from thalweg.data.representation import read_representation
 from thalweg.data.snapshots import read_weights
 from thalweg.data.times import TimeMap, obs_column
 from thalweg.errors import InputError
-from thalweg.tl._axis import TimeAxis
+from thalweg.tl import _trust as trust
 from thalweg.tl._config import FitConfig
 from thalweg.tl._flow import Flow
 from thalweg.tl._methods import find_method
-from thalweg.tl._nets import make_net
 from thalweg.tl._train import Fitted, make_flow, resolve_device
 
 if TYPE_CHECKING:
@@ -50,6 +49,8 @@ class Stored:
         Column and names of the conditions; empty without.
     weight_key
         Column of the cells' weights; empty without.
+    config
+        Configuration of the fit.
     """
 
     flow: Flow
@@ -60,14 +61,11 @@ class Stored:
     condition_key: str
     conditions: tuple[str, ...]
     weight_key: str
+    config: FitConfig
 
     def times_of(self, adata: AnnData) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Times of the cells, read as in the fit."""
-        labels = {
-            label: self.time_labels.get(str(label)) for label in obs_column(adata, self.time_key, "time_key").unique()
-        }
-        known = {label: value for label, value in labels.items() if value is not None}
-        return parse_times(adata, self.time_key, known if self.time_labels else None)
+        return recorded_times(adata, self.time_key, self.time_labels)
 
     def coordinates_of(self, adata: AnnData) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Coordinates of the cells, read as in the fit."""
@@ -106,6 +104,7 @@ def pack(
     weights = save_safetensors({k: v.cpu().contiguous() for k, v in flow.net.state_dict().items()})
     return {
         "format": FORMAT,
+        "version": __version__,
         "params": {
             "method": method,
             "time_key": time_key,
@@ -145,16 +144,28 @@ def load(adata: AnnData, key: str, device: str = "auto") -> Stored:
         If something else lies there, it was written by a newer version, or it is damaged.
     """
     entry = find_fit(adata, key)
-    if int(entry["format"]) > FORMAT:
-        raise InputError(
-            f"adata.uns[{key!r}] has format {int(entry['format'])}, this version reads up to {FORMAT}; upgrade thalweg."
-        )
     try:
-        return _unpack(entry, device)
-    except (KeyError, RuntimeError, SafetensorError, TypeError) as error:
+        version = trust.whole(entry["format"], "format", 1, 2**31)
+        if version <= FORMAT:
+            return _unpack(entry, device)
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        SafetensorError,
+        TypeError,
+        ValueError,
+    ) as error:
+        found = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         raise InputError(
-            f"adata.uns[{key!r}] is damaged ({type(error).__name__}: {error}); run tw.tl.fit again."
+            f"adata.uns[{key!r}] is damaged or no fit of thalweg: {found[:500].rstrip('.')}. Run tw.tl.fit again."
         ) from None
+    writer = str(entry.get("version", "a later version"))[:40]
+    raise InputError(
+        f"adata.uns[{key!r}] has format {version}, written by thalweg {writer}; this is thalweg {__version__}, which "
+        f"reads formats up to {FORMAT}; upgrade thalweg to {writer} or later."
+    )
 
 
 _NONE = "none"  # h5ad holds no None
@@ -178,32 +189,33 @@ def _scalars(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _unpack(entry: Mapping[str, Any], device: str) -> Stored:
     params, times = entry["params"], entry["time"]
-    method, config = find_method(str(params["method"])), _read_config(entry["config"])
-    conditions = tuple(map(str, entry["conditions"]))
-    n_dims, generator = int(params["n_dims"]), torch.Generator()
-    net = make_net(n_dims, method, config, n_conditions=len(conditions), generator=generator)
-    net.load_state_dict(load_safetensors(np.asarray(entry["weights"], dtype=np.uint8).tobytes()))
-    axis = TimeAxis(*(np.asarray(times[k], dtype=np.float64) for k in ("times", "knots", "values")))
-    center = np.asarray(entry["center"], dtype=np.float64)
-    net = net.to(resolve_device(device))
-    flow = make_flow(method, net, axis, center, float(entry["scale"]), float(params["sigma"]))
+    names = {k: trust.text(params[k], k) for k in ("method", "time_key", "use_rep", "condition_key", "weight_key")}
+    method, config = find_method(names["method"]), _read_config(entry["config"])
+    conditions = trust.labels(entry["conditions"], "conditions")
+    n_dims = trust.whole(params["n_dims"], "n_dims", 1, trust.LARGEST["n_dims"])
+    center, scale = trust.numbers(entry["center"], "center", (n_dims,)), trust.real(entry["scale"], "scale", 1e-300)
+    axis, sigma = trust.time_axis(times), trust.real(params["sigma"], "sigma", 0.0)
+    trust.tables(entry)
+    sizes = len(conditions), axis.n_intervals
+    net = trust.load_net(entry["weights"], n_dims, method, config, *sizes).to(resolve_device(device))
     return Stored(
-        flow,
-        str(params["method"]),
-        str(params["time_key"]),
-        str(params["use_rep"]),
-        dict(zip(map(str, times["map_labels"]), map(float, times["map_values"]), strict=True)),
-        str(params["condition_key"]),
+        make_flow(method, net, axis, center, scale, sigma),
+        names["method"],
+        names["time_key"],
+        names["use_rep"],
+        time_labels(times),
+        names["condition_key"],
         conditions,
-        str(params["weight_key"]),
+        names["weight_key"],
+        config,
     )
 
 
 def writable(adata: AnnData, copy: bool) -> AnnData:
-    """The object to write into: a copy when asked; a view is made actual first, as scanpy does."""
+    """The object to write into: a copy when asked; a view is made actual first, as scanpy does. Both are in memory."""
     if copy:
-        return adata.copy()
+        return adata.to_memory() if adata.isbacked else adata.copy()
     if adata.is_view:
         logger.info("adata is a view; it is made an actual AnnData before writing")
-        adata._init_as_actual(adata.copy())
+        adata._init_as_actual(adata.to_memory() if adata.isbacked else adata.copy())
     return adata
