@@ -2,7 +2,8 @@
 
 Days 2 and 4 predict day 3, days 3 and 7 predict day 4, at the true day spacing; nothing else is seen. Coordinates are
 divided by the mean over axes of the standard deviation of start, end and evaluation cells together; the score is the
-U-statistic 2 E|x - y| - E|x - x'| - E|y - y'| in original units, without a root; mean of both days.
+U-statistic E|x - y| - E|x - x'|/2 - E|y - y'|/2 in original units, without a root, which is what the code behind that
+table computes (`LightSB_MSCI.ipynb` of its repository); mean of both days.
 
     python benchmarks/single_cell/energy.py
 """
@@ -37,10 +38,10 @@ def mean_distance(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray) ->
 
 
 def energy(x: np.ndarray, y: np.ndarray, a: np.ndarray) -> float:
-    """U-statistic of the energy distance between weighted ``x`` and ``y``: pairs of a cell with itself are left out."""
+    """U-statistic of half the energy distance of weighted ``x`` and ``y``: a cell is no pair with itself."""
     b = np.full(len(y), 1 / len(y))
     within = mean_distance(x, x, a, a) / (1 - (a**2).sum()) + mean_distance(y, y, b, b) / (1 - (b**2).sum())
-    return 2 * mean_distance(x, y, a, b) - within
+    return mean_distance(x, y, a, b) - within / 2
 
 
 def rows(dims: int, methods: list[str], seeds: int) -> list[dict[str, object]]:
