@@ -37,11 +37,13 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--method", default="otcfm")
     fit.add_argument("--seed", type=int, default=0)
     fit.add_argument("--output", required=True, help="h5ad to write; may be the input")
+    _checkpoint_arguments(fit, "training saves itself")
 
     loo = commands.add_parser("leave-one-out", help="score methods on held-out time points")
     _data_arguments(loo)
     loo.add_argument("--methods", nargs="+", default=["otcfm", "sf2m"])
     loo.add_argument("--seeds", type=int, default=3)
+    _checkpoint_arguments(loo, "finished scores are saved")
     loo.add_argument("--csv", default=None, help="write every row here")
     loo.add_argument("--figure", default=None, help="write the figure here (png, pdf or svg)")
     return parser
@@ -55,3 +57,8 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--spacing", choices=("real", "index"), default="real")
     parser.add_argument("--max-steps", type=int, default=None, help="training steps at most")
     parser.add_argument("--device", default="auto")
+
+
+def _checkpoint_arguments(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--checkpoint-dir", default=None, help=f"folder in which {what} (default: none)")
+    parser.add_argument("--resume", action="store_true", help="go on from what is in --checkpoint-dir")

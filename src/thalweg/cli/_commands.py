@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 import thalweg as tw
-from thalweg.errors import InputError
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -75,7 +74,7 @@ def _demo_figure(adata: AnnData, time_key: str, scores: pd.DataFrame, path: Path
 
 def fit(args: argparse.Namespace) -> None:
     """Fit a flow to an h5ad and write the h5ad that carries it."""
-    adata = _read(args.input)
+    adata = tw.read_h5ad(args.input)
     tw.tl.fit(
         adata,
         args.time_key,
@@ -86,6 +85,8 @@ def fit(args: argparse.Namespace) -> None:
         config=_config(args),
         rng=args.seed,
         device=args.device,
+        checkpoint_dir=args.checkpoint_dir,
+        resume=args.resume,
     )
     adata.write_h5ad(args.output)
     print(f"fitted {args.method}: {args.output} (uns['thalweg'])")
@@ -94,7 +95,7 @@ def fit(args: argparse.Namespace) -> None:
 def leave_one_out(args: argparse.Namespace) -> None:
     """Score methods on the held-out times of an h5ad."""
     scores = tw.tl.leave_one_out(
-        _read(args.input),
+        tw.read_h5ad(args.input),
         args.time_key,
         methods=args.methods,
         n_seeds=args.seeds,
@@ -103,6 +104,8 @@ def leave_one_out(args: argparse.Namespace) -> None:
         spacing=args.spacing,
         config=_config(args),
         device=args.device,
+        checkpoint_dir=args.checkpoint_dir,
+        resume=args.resume,
     )
     print(summary(scores))
     if args.csv:
@@ -141,11 +144,3 @@ def summary(scores: pd.DataFrame) -> str:
 
 def _config(args: argparse.Namespace) -> tw.tl.FitConfig | None:
     return None if args.max_steps is None else tw.tl.FitConfig(max_steps=args.max_steps)
-
-
-def _read(path: str) -> AnnData:
-    import anndata
-
-    if not Path(path).is_file():
-        raise InputError(f"{path!r} is not a file; give an h5ad.")
-    return anndata.read_h5ad(path)

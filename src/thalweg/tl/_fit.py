@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from typing import TYPE_CHECKING
 
 from thalweg._random import Rng, resolve_rng
 from thalweg._settings import logger
 from thalweg.data import read_snapshots
 from thalweg.data.times import TimeMap
+from thalweg.errors import InputError
 from thalweg.tl._axis import Spacing, make_axis
 from thalweg.tl._config import FitConfig
 from thalweg.tl._methods import find_method
+from thalweg.tl._resume import identify, open_checkpoints
 from thalweg.tl._store import pack, writable
 from thalweg.tl._train import resolve_device, train_flow
 
@@ -34,6 +37,9 @@ def fit(
     rng: Rng = None,
     random_state: Rng = None,
     device: str = "auto",
+    checkpoint_dir: str | PathLike[str] | None = None,
+    checkpoint_every: int = 250,
+    resume: bool = False,
     copy: bool = False,
 ) -> AnnData | None:
     """Learn how a population moves between the time points of a time course.
@@ -76,6 +82,15 @@ def fit(
         Seed, numpy Generator or None; two names of one argument. The same seed gives the same bits on a CPU.
     device
         ``"auto"`` (CUDA when present), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
+    checkpoint_dir
+        Folder in which training saves itself; none by default. It may be killed at any moment: the newest checkpoint is
+        whole, and damage to it is found. The last two are kept; `thalweg.training.load_weights` reads one.
+    checkpoint_every
+        Steps between two checkpoints; one is also written at the end.
+    resume
+        Go on from the newest checkpoint in ``checkpoint_dir``; the result has the bits of a fit that was never stopped.
+        Without a checkpoint there, start anew. ``rng=None`` takes the seed the fit was started with. A finished fit
+        trains no further.
     copy
         Return a copy instead of writing into ``adata``.
 
@@ -93,9 +108,13 @@ def fit(
     MissingKeyError
         If a key does not exist; lists those that do.
     InputError
-        If the values behind a key or an argument cannot be used; before any training, nothing is written.
+        If the values behind a key or an argument cannot be used; before any training, nothing is written. Likewise if
+        ``checkpoint_dir`` holds checkpoints and ``resume`` is False, or those of another fit, which names what differs.
+    CheckpointError
+        If no checkpoint to go on from is valid, or it was written by a newer version.
     NonFiniteLossError
-        If training diverges; nothing is written.
+        If training diverges; nothing is written to ``adata``. The last finite weights are in the error's ``weights``,
+        and in ``checkpoint_dir`` if given.
 
     Examples
     --------
@@ -116,8 +135,17 @@ def fit(
         weight_key=weight_key,
         condition_key=condition_key,
     )
-    axis = make_axis(snapshots.times, spacing)
-    fitted = train_flow(snapshots, method, axis, config, generator, device=resolve_device(device), description=method)
+    axis, place, checkpoints = make_axis(snapshots.times, spacing), resolve_device(device), None
+    if checkpoint_dir is not None:
+        identity, fresh = identify(snapshots, method, axis, config, place), rng is None and random_state is None
+        checkpoints, generator = open_checkpoints(
+            checkpoint_dir, identity, generator, resume=resume, every=checkpoint_every, fresh=fresh
+        )
+    elif resume:
+        raise InputError("resume=True needs checkpoint_dir, the folder to go on from.")
+    fitted = train_flow(
+        snapshots, method, axis, config, generator, device=place, checkpoints=checkpoints, description=method
+    )
     out = writable(adata, copy)
     out.uns[key_added] = pack(
         fitted,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import product
+from os import PathLike
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
@@ -23,13 +27,14 @@ from thalweg.tl._config import FitConfig
 from thalweg.tl._couple import PlanCache
 from thalweg.tl._interpolate import make_noise
 from thalweg.tl._methods import find_method
+from thalweg.tl._resume import identify_cells
+from thalweg.tl._scores import Row, Scores, Unit
 from thalweg.tl._train import resolve_device, train_flow
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 Floats = NDArray[np.float64]
-REFERENCES = ("copy-previous", "ot-midpoint", "floor")
 COLUMNS = ["method", "time", "seed", "w1", "energy_distance", "variance_ratio", "fit_seconds"]
 
 
@@ -50,6 +55,8 @@ def leave_one_out(
     config: FitConfig | None = None,
     rng: Rng = 0,
     device: str = "auto",
+    checkpoint_dir: str | PathLike[str] | None = None,
+    resume: bool = False,
 ) -> pd.DataFrame:
     """Hold out each interior time point, predict it, and score the prediction by exact Wasserstein-1.
 
@@ -82,19 +89,30 @@ def leave_one_out(
         Seed of the first fit; the following seeds count up from it. A generator draws it.
     device
         As in `fit`.
+    checkpoint_dir
+        Folder in which each row is stored when it is made (``scores.json``); none by default.
+    resume
+        Keep the rows found in ``checkpoint_dir``: only what is missing is made, including rows that failed, and
+        methods, times or seeds that were not asked for then.
 
     Returns
     -------
     A row for each method (and reference) x held-out time x seed, with columns ``method``, ``time``, ``seed``, ``w1``
     (units of the representation), ``energy_distance``, ``variance_ratio`` (predicted over real) and ``fit_seconds``
-    (plans included; 0 for references).
+    (plans included; 0 for references). A fit that fails is logged as an error and listed in ``.attrs["failures"]``, a
+    list of ``method``, ``time``, ``seed`` and ``error``, and the others go on.
 
     Raises
     ------
     MissingKeyError
         If a key does not exist.
     InputError
-        If there is no interior time, a time is not an interior one, a method is unknown, or the data cannot be used.
+        If there is no interior time, a time is not an interior one, a method is unknown, or the data cannot be used;
+        if ``checkpoint_dir`` holds rows and ``resume`` is False, or rows of other data or options.
+    CheckpointError
+        If the stored rows are damaged or of a newer format.
+    Exception
+        The first failure, if every fit failed.
     """
     for name in methods:
         find_method(name)
@@ -111,17 +129,24 @@ def leave_one_out(
     )
     held_out = _held_out(snapshots.times, times, time_key)
     first = int(rng) if isinstance(rng, int | np.integer) else int(resolve_rng(rng).integers(2**31))
-    run = _Run(snapshots, spacing, config or FitConfig(), device, stochastic)
-    rows = []
+    run = _Run(snapshots, spacing, config or FitConfig(), resolve_device(device), stochastic)
+    scores = Scores(checkpoint_dir, run.identity, resume=resume)
+    seeds = range(first, first + n_seeds)
+    units: list[Unit] = []
     with tqdm(total=len(held_out) * n_seeds * len(methods), desc="leave one out", disable=not settings.progress) as bar:
         for time in held_out:
             fold = _Fold(snapshots, time, _fold_axis(snapshots.times, time, spacing))
-            rows += list(_references(fold, first, n_seeds))
-            for method in methods:
-                for seed in range(first, first + n_seeds):
-                    rows.append(run.score(fold, method, seed))
-                    bar.update()
-    return pd.DataFrame(rows, columns=COLUMNS)
+            for unit in _reference_units(time, seeds):
+                scores.collect(unit, partial(_REFERENCES[unit.method], fold, unit.seed))
+                units.append(unit)
+            for method, seed in product(methods, seeds):
+                unit = Unit(method, time, seed)
+                scores.collect(unit, partial(run.score, fold, method, seed))
+                units.append(unit)
+                bar.update()
+    table = pd.DataFrame(scores.rows(units, [u for u in units if u.method in methods]), columns=COLUMNS)
+    table.attrs["failures"] = scores.failures
+    return table
 
 
 def _held_out(observed: Floats, times: Sequence[float] | None, time_key: str) -> list[float]:
@@ -166,14 +191,12 @@ class _Fold:
     def after(self) -> float:
         return float(self.axis.times[self.axis.times > self.time][0])
 
-    def row(
-        self, method: str, seed: int, cloud: Floats, seconds: float, weights: Floats | None = None
-    ) -> dict[str, object]:
+    def row(self, method: str, seed: int, cloud: Floats, seconds: float, weights: Floats | None = None) -> Row:
         return self.compare(method, seed, cloud, self.real, seconds, weights)
 
     def compare(
         self, method: str, seed: int, cloud: Floats, real: Floats, seconds: float, weights: Floats | None = None
-    ) -> dict[str, object]:
+    ) -> Row:
         scores = {
             "w1": distances.wasserstein(cloud, real, a=weights),
             "energy_distance": distances.energy(cloud, real, a=weights),
@@ -187,10 +210,21 @@ class _Run:
     full: Snapshots
     spacing: Spacing
     config: FitConfig
-    device: str
+    device: torch.device
     stochastic: bool | float
 
-    def score(self, fold: _Fold, method: str, seed: int) -> dict[str, object]:
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides a row besides its method, time and seed."""
+        return {
+            "cells": identify_cells(self.full),
+            "spacing": self.spacing if isinstance(self.spacing, str) else sorted(self.spacing.items()),
+            "config": asdict(self.config),
+            "device": self.device.type,
+            "stochastic": self.stochastic,
+        }
+
+    def score(self, fold: _Fold, method: str, seed: int) -> Row:
         rng = np.random.default_rng(seed)
         fitted = train_flow(
             fold.train,
@@ -198,7 +232,7 @@ class _Run:
             fold.axis,
             self.config,
             rng,
-            device=resolve_device(self.device),
+            device=self.device,
             cache=fold.plans,
             description=f"{method}, without {fold.time:g}",
         )
@@ -210,16 +244,33 @@ class _Run:
         return fold.row(method, seed, carried.x[-1], fitted.seconds, weights / weights.sum())
 
 
-def _references(fold: _Fold, first: int, n_seeds: int) -> Iterator[dict[str, object]]:
+def _reference_units(time: float, seeds: range) -> list[Unit]:
+    once = [Unit(name, time, seeds[0]) for name in ("copy-previous", "ot-midpoint")]
+    return once + [Unit("floor", time, seed) for seed in seeds]
+
+
+def _copy_previous(fold: _Fold, seed: int) -> Row:
+    return fold.row("copy-previous", seed, fold.full.at(fold.before), 0.0)
+
+
+def _ot_midpoint(fold: _Fold, seed: int) -> Row:
     before, after = fold.full.at(fold.before), fold.full.at(fold.after)
-    yield fold.row("copy-previous", first, before, 0.0)
     plan = solve_exact(before, after, cost="sqeuclidean")
     lo, mid, hi = fold.axis.tau([fold.before, fold.time, fold.after])
     share = (mid - lo) / (hi - lo)
     points = (1 - share) * before[plan.rows] + share * after[plan.cols]
-    yield fold.row("ot-midpoint", first, points, 0.0, plan.mass)
-    for seed in range(first, first + n_seeds):
-        order = np.random.default_rng(seed).permutation(len(fold.real))
-        half = len(order) // 2
-        if half:  # a single real cell has no two halves
-            yield fold.compare("floor", seed, fold.real[order[:half]], fold.real[order[half:]], 0.0)
+    return fold.row("ot-midpoint", seed, points, 0.0, plan.mass)
+
+
+def _floor(fold: _Fold, seed: int) -> Row | None:
+    """None where a single real cell has no two halves."""
+    order = np.random.default_rng(seed).permutation(len(fold.real))
+    half = len(order) // 2
+    return fold.compare("floor", seed, fold.real[order[:half]], fold.real[order[half:]], 0.0) if half else None
+
+
+_REFERENCES: dict[str, Callable[[_Fold, int], Row | None]] = {
+    "copy-previous": _copy_previous,
+    "ot-midpoint": _ot_midpoint,
+    "floor": _floor,
+}
