@@ -8,6 +8,7 @@ The usual import is ``import thalweg as tw``. Submodules load when first used, s
 - ``tw.pl``: plots of what ``tl`` wrote
 - ``tw.get``: tidy data out of an AnnData
 - ``tw.metrics``: Wasserstein and other distances
+- ``tw.read_h5ad``: read an h5ad that may come from a stranger
 - ``tw.core``, ``tw.training``: the loss core and the training loop, for method development
 """
 
@@ -20,15 +21,31 @@ from thalweg._settings import settings
 
 if TYPE_CHECKING:
     from thalweg import core, datasets, errors, get, metrics, pl, pp, tl, training
+    from thalweg.data.reader import read_h5ad
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "core", "datasets", "errors", "get", "metrics", "pl", "pp", "settings", "tl", "training"]
+__all__ = [
+    "__version__",
+    "core",
+    "datasets",
+    "errors",
+    "get",
+    "metrics",
+    "pl",
+    "pp",
+    "read_h5ad",
+    "settings",
+    "tl",
+    "training",
+]
 _SUBMODULES = {"core", "datasets", "errors", "get", "metrics", "pl", "pp", "tl", "training"}
 
 
 def __getattr__(name: str) -> Any:
     if name in _SUBMODULES:
         return importlib.import_module(f"thalweg.{name}")
+    if name == "read_h5ad":
+        return importlib.import_module("thalweg.data.reader").read_h5ad
     raise AttributeError(f"module 'thalweg' has no attribute {name!r}")
 
 

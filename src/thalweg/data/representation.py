@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,8 +80,8 @@ def finite_rows(adata: AnnData, use_rep: str) -> NDArray[np.bool_]:
     MemoryBudgetError
         If the dense array would exceed ``thalweg.settings.max_memory``.
     """
-    finite: NDArray[np.bool_] = np.isfinite(_read(adata, use_rep, None)[0]).all(1)
-    return finite
+    x, _ = _read(adata, use_rep, None)
+    return np.asarray(np.isfinite(x).all(1))
 
 
 def _read(adata: AnnData, use_rep: str, n_dims: int | None) -> tuple[NDArray[np.float64], str]:
@@ -93,9 +92,8 @@ def _read(adata: AnnData, use_rep: str, n_dims: int | None) -> tuple[NDArray[np.
         found = None if raw is None else tuple(raw.shape)
         raise InputError(f"{name} must have two axes (cells x one or more coordinates), found {found}.")
     columns = raw.shape[1]
-    if n_dims is not None and (
-        not isinstance(n_dims, Integral) or isinstance(n_dims, bool) or not 1 <= n_dims <= columns
-    ):
+    whole = isinstance(n_dims, int | np.integer) and not isinstance(n_dims, bool)
+    if n_dims is not None and not (whole and 1 <= n_dims <= columns):
         raise InputError(f"n_dims={n_dims!r} does not fit {name} with {columns} columns; choose 1 to {columns}.")
     width = columns if n_dims is None else int(n_dims)
     size = raw.shape[0] * width * 8
@@ -146,7 +144,7 @@ def _dense(raw: Any, name: str, width: int) -> NDArray[np.float64]:
         raw = raw.toarray()
     if np.ma.is_masked(raw):
         raise InputError(
-            f"{name} is a masked array with {int(np.ma.count_masked(raw))} masked values; fill them first."
+            f"{name} is a masked array with {int(np.ma.getmaskarray(raw).sum())} masked values; fill them first."
         )
     array = np.asarray(raw)
     if array.dtype.kind not in "fiu":
