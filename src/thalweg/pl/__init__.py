@@ -1,5 +1,30 @@
 """Plots of what the tools wrote; each draws on ``ax`` and returns it."""
 
-from thalweg.pl._plots import history, interpolation, leave_one_out
+from thalweg.pl._animation import animation, write_animation
+from thalweg.pl._drivers import drivers
+from thalweg.pl._fate import fate
+from thalweg.pl._fate_flow import fate_flow
+from thalweg.pl._gene_trends import gene_trends
+from thalweg.pl._growth import growth
+from thalweg.pl._history import history
+from thalweg.pl._interpolation import interpolation
+from thalweg.pl._leave_one_out import leave_one_out
+from thalweg.pl._time_course import time_course
+from thalweg.pl._trajectories import trajectories
+from thalweg.pl._velocity import velocity
 
-__all__ = ["history", "interpolation", "leave_one_out"]
+__all__ = [
+    "animation",
+    "drivers",
+    "fate",
+    "fate_flow",
+    "gene_trends",
+    "growth",
+    "history",
+    "interpolation",
+    "leave_one_out",
+    "time_course",
+    "trajectories",
+    "velocity",
+    "write_animation",
+]

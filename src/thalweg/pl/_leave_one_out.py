@@ -1,0 +1,154 @@
+"""Scores of held-out times, by method or by time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from thalweg.errors import InputError
+from thalweg.get._colors import palette
+from thalweg.pl._canvas import DARK, canvas, colorbar, dot, legend, line_height, small, spread, time_colors, time_map
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+REFERENCES = ("copy-previous", "ot-midpoint")
+FLOOR = "floor"
+_MANY = 6  # times, from which a colour bar says more than a legend
+LABELS = {
+    "w1": "Wasserstein-1 to the real cells",
+    "energy_distance": "energy distance to the real cells",
+    "variance_ratio": "variance, predicted / real",
+    "fit_seconds": "seconds to fit",
+}
+
+
+def leave_one_out(
+    scores: pd.DataFrame,
+    *,
+    metric: str = "w1",
+    kind: Literal["methods", "times"] = "methods",
+    ax: Axes | None = None,
+    show: bool | None = None,
+) -> Axes:
+    """Scores of each method at each held-out time, with the floor as a band.
+
+    Parameters
+    ----------
+    scores
+        What `thalweg.tl.leave_one_out` returned.
+    metric
+        Column to draw: ``"w1"``, ``"energy_distance"``, ``"variance_ratio"`` or ``"fit_seconds"``.
+    kind
+        ``"methods"``: a row for each method, best first; a dot is one seed at one held-out time, the bar and the number
+        are the mean. ``"times"``: the mean over seeds of each method against the held-out time, with whiskers from the
+        lowest to the highest seed.
+    ax
+        Axes to draw on; a new figure by default.
+    show
+        Show the figure; by default only where none was given to draw on and the backend has a screen.
+
+    Returns
+    -------
+    The axes. References (no network) are grey. The band is the floor, the distance between two halves of the real
+    cells, below which no method can be expected to come: from its lowest to its highest value over the held-out times
+    for ``"methods"``, up to its mean at each time for ``"times"``.
+
+    Raises
+    ------
+    InputError
+        If ``scores`` lacks the columns of a leave-one-out table, or ``kind`` is unknown.
+    """
+    absent = {"method", "time", metric} - set(scores.columns)
+    if absent:
+        raise InputError(f"scores lacks the columns {sorted(absent)}; pass the table of tw.tl.leave_one_out.")
+    if kind not in ("methods", "times"):
+        raise InputError(f"kind must be 'methods' or 'times', found {kind!r}.")
+    floor = scores[(scores["method"] == FLOOR) & (metric != "fit_seconds")]
+    data = scores[scores["method"] != FLOOR]
+    mean = data.groupby("method")[metric].mean().sort_values()
+    height = 0.75 + 0.22 * len(mean) if kind == "methods" else 2.4
+    with canvas(ax, show, height=height) as (axes,):
+        if kind == "methods":
+            _by_method(axes, data, floor[metric], metric, mean)
+        else:
+            _by_time(axes, data, floor, metric, mean)
+    return axes
+
+
+def _by_method(axes: Axes, data: pd.DataFrame, floor: pd.Series, metric: str, mean: pd.Series) -> None:
+    colors = time_colors(sorted(data["time"].unique()))
+    band: list[Any] = []
+    if len(floor):
+        band.append(axes.axvspan(floor.min(), floor.max(), color=DARK, alpha=0.18, lw=0, label="floor", zorder=0))
+    lanes = np.linspace(-0.2, 0.2, len(colors)) if len(colors) > 1 else [0.0]
+    for row, name in enumerate(mean.index):
+        axes.vlines(mean[name], row - 0.34, row + 0.34, color=DARK, lw=1.2, zorder=2)
+        axes.annotate(
+            f"{mean[name]:#.3g}", (1.02, row), xycoords=axes.get_yaxis_transform(), va="center", fontsize=small()
+        )
+        for lane, (time, color) in zip(lanes, colors.items(), strict=True):
+            x = data.loc[(data["method"] == name) & (data["time"] == time), metric]
+            axes.scatter(x, np.full(len(x), row + lane), s=0.3 * small() ** 2, color=color, linewidths=0, zorder=3)
+    axes.set_yticks(range(len(mean)), list(mean.index))
+    for label in axes.get_yticklabels():
+        label.set_color(DARK if label.get_text() in REFERENCES else "black")
+        label.set_fontstyle("italic" if label.get_text() in REFERENCES else "normal")
+    axes.set_ylim(len(mean) - 0.4, -0.6)
+    axes.set_xlabel(LABELS.get(metric, metric))
+    axes.tick_params(axis="y", length=0)
+    axes.annotate("mean", (1.02, 1), xycoords="axes fraction", va="bottom", fontsize=small(), color=DARK)
+    _key(axes, colors, band)
+
+
+def _key(axes: Axes, colors: Mapping[float, str], band: Sequence[Any]) -> None:
+    """What the colours mean, beyond the column of means: a colour bar where the times are many."""
+    if len(colors) > _MANY:
+        colorbar([axes], time_map(), (min(colors), max(colors)), "held-out time")
+        axes.legend(handles=band, frameon=False, fontsize=small(), loc="lower right") if band else None
+        return
+    legend(
+        axes,
+        handles=[*(dot(color, f"{time:g}") for time, color in colors.items()), *band],
+        title="held-out\ntime",
+        left=1.2,
+    )
+
+
+def _by_time(axes: Axes, data: pd.DataFrame, floor: pd.DataFrame, metric: str, mean: pd.Series) -> None:
+    times = sorted(data["time"].unique())
+    if len(floor):
+        low = floor.groupby("time")[metric].mean().reindex(times)
+        axes.fill_between(times, 0, low, color=DARK, alpha=0.18, lw=0, zorder=0, label="floor")
+    networks = [name for name in mean.index if name not in REFERENCES]
+    colors = dict(zip(networks, palette(len(networks)), strict=True))
+    ends = []
+    for name in mean.index:
+        seeds = data[data["method"] == name].groupby("time")[metric].agg(["mean", "min", "max"]).reindex(times)
+        color, dash = colors.get(name, DARK), {"copy-previous": ":", "ot-midpoint": "--"}.get(name, "-")
+        whisker = np.stack([seeds["mean"] - seeds["min"], seeds["max"] - seeds["mean"]])
+        axes.errorbar(
+            times, seeds["mean"], whisker, color=color, ls=dash, marker="o", ms=2.5, lw=1, elinewidth=0.8, label=name
+        )
+        last = seeds["mean"].dropna()
+        ends.append((float(last.iloc[-1]), float(last.index[-1]), name, color))
+    axes.set_ylim(bottom=0)
+    _name_ends(axes, ends, len(floor) > 0, times[-1])
+    axes.set_xticks(times) if len(times) <= 8 else None
+    axes.set(xlabel="held-out time", ylabel=LABELS.get(metric, metric))
+
+
+def _name_ends(axes: Axes, ends: list[tuple[float, float, str, str]], floor: bool, last: float) -> None:
+    """Write each method beside the end of its line, apart from its neighbours."""
+    for (value, time, name, color), y in zip(ends, spread([e[0] for e in ends], line_height(axes)), strict=True):
+        axes.annotate(
+            name, (time, value), xytext=(1.04, y), textcoords=axes.get_yaxis_transform(), va="center", fontsize=small(),
+            color=color, annotation_clip=False, arrowprops={"arrowstyle": "-", "lw": 0.4, "color": color, "shrinkB": 3},
+        )  # fmt: skip
+    if floor:
+        axes.annotate(
+            "floor", (last, 0), xytext=(-2, 2), textcoords="offset points", ha="right", fontsize=small(), color=DARK
+        )

@@ -1,0 +1,148 @@
+"""Velocities on an embedding: arrows of cells, averages on a grid, or streamlines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from thalweg.data.embedding import read_embedding, read_velocity
+from thalweg.errors import InputError
+from thalweg.get import velocity_grid
+from thalweg.pl._canvas import canvas, one_or_all
+from thalweg.pl._cells import background, frame, limits, paint, split
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+
+Floats = NDArray[np.float64]
+Kind = Literal["stream", "grid", "arrows"]
+_NODES = {"stream": 40, "grid": 22, "arrows": 22}
+_INK = "#1a1a1a"
+
+
+def velocity(
+    adata: AnnData,
+    basis: str | None = None,
+    *,
+    kind: Kind = "stream",
+    color: str | None = None,
+    components: tuple[int, int] = (0, 1),
+    velocity_key: str | None = None,
+    n_grid: int | None = None,
+    bandwidth: float = 0.03,
+    min_cells: float = 2.0,
+    density: float = 1.2,
+    condition_key: str | None = None,
+    ax: Axes | Sequence[Axes] | None = None,
+    show: bool | None = None,
+) -> Axes | list[Axes]:
+    """Velocities on an embedding.
+
+    Parameters
+    ----------
+    adata
+        Cells with the velocities that `thalweg.tl.velocity` wrote.
+    basis
+        Embedding, such as ``"umap"``; by default the first two columns of the PCA that exists.
+    kind
+        ``"stream"``: streamlines of the averaged field, thicker where it is faster; ``"grid"``: its arrows;
+        ``"arrows"``: those of single cells, the one nearest to the middle of each square of the grid.
+    color
+        Column of ``obs`` to colour the cells by; categories in scanpy's colours. Grey by default.
+    components
+        Two columns of the embedding.
+    velocity_key
+        Key of ``obsm`` with the velocities; by default ``velocity_<key of the embedding>``.
+    n_grid
+        Nodes along each axis; 40 for streamlines, 22 for arrows.
+    bandwidth, min_cells
+        Of the average, see `thalweg.get.velocity_grid`: kernel width as a share of each axis' range, and the number of
+        cells below which nothing is drawn.
+    density
+        Of the streamlines.
+    condition_key
+        Column of ``obs``: a panel for each condition.
+    ax, show
+        As in `leave_one_out`; one axes for each panel.
+
+    Returns
+    -------
+    The axes (a list with several panels). Arrows point along the velocity in the units of the axes; the longest
+    twentieth apart, they are shorter than two squares of the grid.
+
+    Raises
+    ------
+    MissingKeyError
+        If the embedding, its velocities, ``color`` or the condition do not exist.
+    InputError
+        If ``kind`` is unknown or an option is out of range.
+    """
+    if kind not in _NODES:
+        raise InputError(f"kind must be one of {list(_NODES)}, found {kind!r}.")
+    embedding = read_embedding(adata, basis, components)
+    v = read_velocity(adata, embedding, velocity_key)
+    panels, nodes = split(adata, condition_key), n_grid or _NODES[kind]
+    table = None
+    if kind != "arrows":
+        table = velocity_grid(
+            adata, basis, components=components, velocity_key=velocity_key, n_grid=nodes, bandwidth=bandwidth,
+            min_cells=min_cells, condition_key=condition_key,
+        )  # fmt: skip
+    with canvas(ax, show, n=len(panels)) as axes:
+        if color is None:
+            for panel in axes:
+                background(panel, embedding.xy)
+        else:
+            paint(axes, adata, embedding.xy, list(panels.values()), color)
+        limits(axes, embedding.xy)
+        for panel, (name, mask) in zip(axes, panels.items(), strict=True):
+            if table is None:
+                cells = _even(embedding.xy, np.flatnonzero(mask), nodes)
+                arrows = pd.DataFrame(np.hstack([embedding.xy[cells], v[cells]]), columns=["x", "y", "u", "v"])
+            else:
+                arrows = table if condition_key is None else table[table["condition"] == name]
+            if kind == "stream":
+                _stream(panel, arrows, nodes, density)
+            else:
+                _arrows(panel, arrows.dropna(), np.ptp(embedding.xy, axis=0) / (nodes - 1))
+        frame(axes, embedding, list(panels))
+    return one_or_all(axes)
+
+
+def _stream(axes: Axes, table: pd.DataFrame, nodes: int, density: float) -> None:
+    grid = {name: table[name].to_numpy().reshape(nodes, nodes) for name in ("x", "y", "u", "v")}
+    u, v = (np.ma.masked_invalid(grid[name]) for name in ("u", "v"))
+    speed = np.ma.hypot(u, v)
+    fastest = float(speed.max()) if speed.count() else 0.0
+    if not fastest:
+        return
+    width: Any = 0.35 + 0.9 * np.sqrt(speed.filled(0) / fastest)
+    axes.streamplot(
+        grid["x"][0], grid["y"][:, 0], u, v, density=density, linewidth=width, color=_INK, arrowsize=0.6, zorder=2
+    )
+
+
+def _arrows(axes: Axes, table: pd.DataFrame, square: Floats) -> None:
+    if not len(table):
+        return
+    lengths = (table[["u", "v"]].abs() / square).max(axis=1)
+    longest = float(np.quantile(lengths, 0.95)) or 1.0
+    axes.quiver(
+        table["x"], table["y"], table["u"], table["v"], angles="xy", scale_units="xy", scale=longest / 1.6,
+        width=0.0035, headwidth=3.5, headlength=4, headaxislength=3.5, color=_INK, zorder=2,
+    )  # fmt: skip
+
+
+def _even(xy: Floats, rows: NDArray[np.intp], nodes: int) -> NDArray[np.intp]:
+    """Of the cells ``rows``, the one nearest to the middle of each square of a grid over all cells."""
+    low, high = xy.min(0), xy.max(0)
+    place = (xy[rows] - low) / np.where(high > low, high - low, 1) * nodes
+    square = np.minimum(place.astype(int), nodes - 1)
+    order = np.argsort(np.square(place - square - 0.5).sum(1), kind="stable")
+    _, first = np.unique(square[order] @ [nodes, 1], return_index=True)
+    return rows[np.sort(order[first])]
