@@ -5,6 +5,7 @@ import math
 import random
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from thalweg.core import solve
 from thalweg.core.solve import ADAPTIVE, FIXED_STEP, Field, chunked, odeint, sdeint
 from thalweg.errors import InputError, NotConvergedError
 
@@ -268,3 +270,28 @@ def test_global_generators_are_untouched() -> None:
     assert torch.equal(before[0], torch.random.get_rng_state())
     assert (before[1] == np.random.get_state()[1]).all()  # noqa: NPY002
     assert before[2] == random.getstate()
+
+
+@pytest.mark.parametrize("method", ADAPTIVE)
+def test_a_field_that_changes_too_fast_is_given_up(method: str, monkeypatch) -> None:
+    monkeypatch.setattr(solve, "MAX_STEPS", 50)
+    x = torch.tensor([[1.0]], dtype=torch.float64)
+    with pytest.raises(NotConvergedError, match=rf"{method} is .* of the way after 50 steps"):
+        odeint(lambda t, y: 1e9 * torch.cos(1e9 * t) * torch.ones_like(y), x, [0.0, 1.0], method=method)
+    assert torch.allclose(odeint(lambda t, y: -y, x, [0.0, 1.0], method=method)[-1], torch.exp(-x), atol=1e-3)
+
+
+def test_memory_of_an_adaptive_method_does_not_grow_with_its_steps() -> None:
+    """Hundreds of steps, and never more than a few states alive."""
+    states, most = [], 0
+
+    def field(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        nonlocal most
+        states.append(weakref.ref(y))
+        most = max(most, sum(state() is not None for state in states))
+        return 200 * torch.cos(200 * t) * torch.ones_like(y)
+
+    with torch.no_grad():
+        odeint(field, torch.zeros(1, 1, dtype=torch.float64), [0.0, 1.0], rtol=1e-8, atol=1e-8)
+    assert len(states) > 500
+    assert most < 20

@@ -48,7 +48,7 @@ def test_the_payload_of_the_attacks_would_run(marker):
 def test_what_anndata_itself_makes_of_them(files):
     """The checks are needed: anndata follows a link out of the file, and takes 200 MB from a file of 0.2."""
     assert list(ad.read_h5ad(files["external storage"]).uns["stolen"].tobytes()) == list(b"password")
-    assert ad.read_h5ad(files["200 MB never written"]).obsm["X_big"].nbytes == 200 * 10**6
+    assert ad.read_h5ad(files["200 MB never written"]).obsm["X_big"].nbytes > 199 * 10**6
     broken = ad.read_h5ad(files["negative sparse index"]).obsp["near"]
     assert broken.indices.min() == -7
 

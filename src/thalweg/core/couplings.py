@@ -231,7 +231,9 @@ def uniform(n: int, device: torch.device | None = None) -> Tensor:
     return torch.full((n,), 1.0 / n, dtype=torch.float64, device=device)
 
 
-def exact(x0: Tensor, x1: Tensor, *, a: Tensor | None = None, b: Tensor | None = None) -> Plan:
+def exact(
+    x0: Tensor, x1: Tensor, *, a: Tensor | None = None, b: Tensor | None = None, max_memory: int | None = None
+) -> Plan:
     """Optimal transport plan for the squared Euclidean cost.
 
     Certified by its dual; up to 512 points against as many, without weights, it is the optimal assignment for costs in
@@ -243,6 +245,8 @@ def exact(x0: Tensor, x1: Tensor, *, a: Tensor | None = None, b: Tensor | None =
         Points, shape ``(n0, d)`` and ``(n1, d)``.
     a, b
         Weights, shape ``(n0,)`` and ``(n1,)``; uniform by default.
+    max_memory
+        Bytes allowed for the solver; 4 GiB by default.
 
     Returns
     -------
@@ -254,10 +258,14 @@ def exact(x0: Tensor, x1: Tensor, *, a: Tensor | None = None, b: Tensor | None =
         If shapes or weights are not usable.
     NotConvergedError
         If optimality could not be proven.
+    MemoryBudgetError
+        If the solver does not fit ``max_memory``.
     """
     if a is None and b is None and x0.ndim == 2 and x0.shape == x1.shape and len(x0) <= _ASSIGNMENT:
         return _assignment(x0, x1)
-    plan = exact_ot.solve_exact(_numpy(x0), _numpy(x1), a=_numpy(a), b=_numpy(b), cost="sqeuclidean")
+    plan = exact_ot.solve_exact(
+        _numpy(x0), _numpy(x1), a=_numpy(a), b=_numpy(b), cost="sqeuclidean", max_memory=max_memory
+    )
     rows, cols, mass = (torch.from_numpy(v).to(x0.device) for v in (plan.rows, plan.cols, plan.mass))
     return Plan(rows, cols, mass, (len(x0), len(x1)))
 

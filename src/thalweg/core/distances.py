@@ -17,14 +17,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from thalweg._memory import DEFAULT, check_memory
 from thalweg.core.exact_ot import solve_exact
 from thalweg.errors import InputError
 
 Array = NDArray[np.floating]
 _BLOCK_ENTRIES = 2**24  # pairwise distances held at once: 128 MiB in float64
+_PAIR_BYTES = 32  # of a distance on its way through a kernel: float64, four times
 
 
-def wasserstein(x: Array, y: Array, *, p: int = 1, a: Array | None = None, b: Array | None = None) -> float:
+def wasserstein(
+    x: Array,
+    y: Array,
+    *,
+    p: int = 1,
+    a: Array | None = None,
+    b: Array | None = None,
+    max_memory: int | None = None,
+) -> float:
     """Exact Wasserstein distance of order ``p`` with Euclidean ground distance.
 
     Parameters
@@ -35,6 +45,8 @@ def wasserstein(x: Array, y: Array, *, p: int = 1, a: Array | None = None, b: Ar
         1 or 2.
     a, b
         Weights, normalised to one; uniform by default.
+    max_memory
+        Bytes allowed; 4 GiB by default.
 
     Raises
     ------
@@ -42,25 +54,47 @@ def wasserstein(x: Array, y: Array, *, p: int = 1, a: Array | None = None, b: Ar
         If ``p`` is neither 1 nor 2, or the points or weights cannot be used.
     NotConvergedError
         If optimality could not be proven.
+    MemoryBudgetError
+        If the problem does not fit ``max_memory``.
     """
     if p not in (1, 2):
         raise InputError(f"p must be 1 or 2, found {p!r}.")
-    (u, wu), (v, wv) = _prepare(x, y, a, b)
-    plan = solve_exact(u, v, a=wu, b=wv, cost="euclidean" if p == 1 else "sqeuclidean")
+    (u, wu), (v, wv) = _prepare(x, y, a, b, max_memory)
+    plan = solve_exact(u, v, a=wu, b=wv, cost="euclidean" if p == 1 else "sqeuclidean", max_memory=max_memory)
     return float(max(plan.cost, 0.0) ** (1 / p))
 
 
-def energy(x: Array, y: Array, *, a: Array | None = None, b: Array | None = None) -> float:
-    """Energy distance ``2 E|X-Y| - E|X-X'| - E|Y-Y'|`` (no root), with weights ``a`` and ``b`` (uniform by default)."""
-    (u, wu), (v, wv) = _prepare(x, y, a, b)
+def energy(
+    x: Array, y: Array, *, a: Array | None = None, b: Array | None = None, max_memory: int | None = None
+) -> float:
+    """Energy distance ``2 E|X-Y| - E|X-X'| - E|Y-Y'|`` (no root), with weights ``a`` and ``b`` (uniform by default).
+
+    Pairs are looked at in blocks that fit ``max_memory`` bytes (4 GiB by default).
+
+    Raises
+    ------
+    InputError
+        If the points cannot be used.
+    MemoryBudgetError
+        If not even the points and one row of distances fit ``max_memory``.
+    """
+    (u, wu), (v, wv) = _prepare(x, y, a, b, max_memory)
 
     def mean_distance(p: Tensor, wp: Tensor, q: Tensor, wq: Tensor) -> float:
-        return _bilinear(_distance, p, wp, q, wq)
+        return _bilinear(_distance, p, wp, q, wq, max_memory)
 
     return 2 * mean_distance(u, wu, v, wv) - mean_distance(u, wu, u, wu) - mean_distance(v, wv, v, wv)
 
 
-def mmd(x: Array, y: Array, *, bandwidth: float | None = None, a: Array | None = None, b: Array | None = None) -> float:
+def mmd(
+    x: Array,
+    y: Array,
+    *,
+    bandwidth: float | None = None,
+    a: Array | None = None,
+    b: Array | None = None,
+    max_memory: int | None = None,
+) -> float:
     """Squared maximum mean discrepancy with a Gaussian kernel.
 
     Parameters
@@ -72,13 +106,17 @@ def mmd(x: Array, y: Array, *, bandwidth: float | None = None, a: Array | None =
         ``y`` over the square root of two, which has a closed form and scales with the data.
     a, b
         Weights; uniform by default.
+    max_memory
+        Bytes that a block of pairs may take; 4 GiB by default.
 
     Raises
     ------
     InputError
         If ``bandwidth`` is not positive or the points cannot be used.
+    MemoryBudgetError
+        If not even the points and one row of distances fit ``max_memory``.
     """
-    (u, wu), (v, wv) = _prepare(x, y, a, b)
+    (u, wu), (v, wv) = _prepare(x, y, a, b, max_memory)
     if bandwidth is None:
         gap = (wu @ u - wv @ v).square().sum()
         spread = (wu @ (u - wu @ u).square()).sum() + (wv @ (v - wv @ v).square()).sum()
@@ -91,9 +129,9 @@ def mmd(x: Array, y: Array, *, bandwidth: float | None = None, a: Array | None =
         return torch.exp(-_distance(s, t).square() / 2)
 
     return (
-        _bilinear(kernel, scaled_u, wu, scaled_u, wu)
-        + _bilinear(kernel, scaled_v, wv, scaled_v, wv)
-        - 2 * _bilinear(kernel, scaled_u, wu, scaled_v, wv)
+        _bilinear(kernel, scaled_u, wu, scaled_u, wu, max_memory)
+        + _bilinear(kernel, scaled_v, wv, scaled_v, wv, max_memory)
+        - 2 * _bilinear(kernel, scaled_u, wu, scaled_v, wv, max_memory)
     )
 
 
@@ -111,15 +149,21 @@ def _distance(s: Tensor, t: Tensor) -> Tensor:
     return torch.cdist(s, t, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def _bilinear(kernel: Callable[[Tensor, Tensor], Tensor], u: Tensor, wu: Tensor, v: Tensor, wv: Tensor) -> float:
-    rows = max(1, _BLOCK_ENTRIES // len(v))
+def _bilinear(
+    kernel: Callable[[Tensor, Tensor], Tensor], u: Tensor, wu: Tensor, v: Tensor, wv: Tensor, max_memory: int | None
+) -> float:
+    check_memory("distances from one point", 1, len(v), _PAIR_BYTES, max_memory, "score fewer points")
+    entries = min(_BLOCK_ENTRIES, (DEFAULT if max_memory is None else max_memory) // _PAIR_BYTES)
+    rows = max(1, entries // len(v))
     blocks = zip(torch.split(u, rows), torch.split(wu, rows), strict=True)
     return float(sum(w @ (kernel(block, v) @ wv) for block, w in blocks))
 
 
 def _prepare(
-    x: Array, y: Array, a: Array | None, b: Array | None
+    x: Array, y: Array, a: Array | None, b: Array | None, max_memory: int | None = None
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    count, width = len(x) + len(y), x.shape[-1] if np.ndim(x) == 2 else 1
+    check_memory("x and y in float64, twice", count, width, 16, max_memory, "score fewer points or coordinates")
     clouds = []
     for name, points, weights in (("x", x, a), ("y", y, b)):
         z = torch.as_tensor(np.ascontiguousarray(points, dtype=np.float64))

@@ -1,8 +1,8 @@
 """Integration of fields: ODEs through torchdyn, SDEs by Euler-Maruyama.
 
-This module is the one place that knows torchdyn. Its steppers and its adaptive controller are used; time reversal, the
-points to save and the number of rows in flight are handled here. A field is called ``field(t, x)`` with ``t`` a scalar
-tensor; a solution runs from ``t0`` to ``t1``, forwards or backwards.
+This module is the one place that knows torchdyn. Its steppers and its adaptive controller are used; the loop, time
+reversal, the points to save and the number of rows in flight are handled here. A field is called ``field(t, x)`` with
+``t`` a scalar tensor; a solution runs from ``t0`` to ``t1``, forwards or backwards.
 
 Not guaranteed: with an adaptive method the error is controlled over all rows of a chunk together, so a row's value
 depends, within the tolerance, on the rows it was integrated with.
@@ -10,7 +10,6 @@ depends, within the tolerance, on the rows it was integrated with.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -23,6 +22,8 @@ Field = Callable[[Tensor, Tensor], Tensor]
 
 FIXED_STEP = ("euler", "midpoint", "rk4")
 ADAPTIVE = ("dopri5", "tsit5")
+MAX_STEPS = 2000
+"""Steps an adaptive method may try between two times; a fitted flow takes ten or so."""
 
 
 def odeint(
@@ -61,7 +62,7 @@ def odeint(
     InputError
         If ``method`` is unknown, ``times`` is not strictly monotone or ``n_steps`` is less than 1.
     NotConvergedError
-        If the solution stops being finite.
+        If the solution stops being finite, or an adaptive method tries `MAX_STEPS` steps between two times.
     """
     _check_times(times)
     if method not in FIXED_STEP + ADAPTIVE:
@@ -115,27 +116,39 @@ def _fixed(field: Field, x: Tensor, method: str, n_steps: int, rtol: float, atol
 
 
 def _adaptive(field: Field, x: Tensor, method: str, n_steps: int, rtol: float, atol: float) -> Tensor:
-    from torchdyn.numerics import odeint as torchdyn_odeint
+    """The loop is written here because torchdyn's keeps every state and ends only when the time is up."""
+    from torchdyn.numerics.utils import adapt_step, hairer_norm, init_step
 
     solver = _solver(method, x.dtype)
-    for name in ("safety", "min_factor", "max_factor"):
-        # torchdyn keeps these in float32, and a step multiplied by them, like all stages after it, is float32 too.
-        setattr(solver, name, getattr(solver, name).to(x.dtype))
+    x, t = solver.sync_device_dtype(x, torch.zeros((), dtype=x.dtype, device=x.device))  # type: ignore[attr-defined]
+    # torchdyn keeps these in float32, and a step multiplied by them, like all stages after it, is float32 too.
+    limits = [getattr(solver, name).to(x.dtype)[0] for name in ("safety", "min_factor", "max_factor")]
 
     def finite(s: Tensor, y: Tensor) -> Tensor:
         value = field(s, y)
-        if not bool(torch.isfinite(value).all()):  # torchdyn would reject the step and try again for ever
+        if not bool(torch.isfinite(value).all()):  # the step would be rejected and tried again
             raise NotConvergedError(
                 f"the field is not finite {float(s):.3g} of the way: it, or the solution, diverges."
             )
         return value
 
-    span = torch.tensor([0.0, 1.0], dtype=x.dtype, device=x.device)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="torchdyn")
-        # All accepted steps are asked for: rounding can carry the last one past the end, and torchdyn then omits it.
-        _, states = torchdyn_odeint(finite, x, span, solver, atol=atol, rtol=rtol, return_all_eval=True)
-    return states[-1]
+    slope = finite(t, x)
+    step = init_step(finite, slope, x, t, solver.order, atol, rtol).detach()  # type: ignore[attr-defined]
+    for _ in range(MAX_STEPS):
+        step = torch.minimum(step, 1 - t)
+        next_slope, y, error, _ = solver.step(finite, x, t, step, k1=slope)  # type: ignore[attr-defined]
+        with torch.no_grad():
+            ratio = hairer_norm(error / (atol + rtol * torch.maximum(x.abs(), y.abs())))
+        if ratio <= 1:
+            x, slope = y, next_slope
+            if t + step >= 1:
+                return x
+            t = t + step
+        step = adapt_step(step, ratio, *limits, solver.order)  # type: ignore[attr-defined]
+    raise NotConvergedError(
+        f"{method} is {float(t):.3g} of the way after {MAX_STEPS} steps: the field changes too fast, or diverges. A "
+        "fixed-step method ends in any case; a larger rtol takes fewer steps."
+    )
 
 
 def sdeint(

@@ -30,6 +30,7 @@ INFLATION = 1032  # bytes that one byte of deflate becomes at most; LZF reaches 
 FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
 COMPRESSORS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_LZF}
 TEXT = 64  # bytes of a Python string beside its characters
+_TEXT_BLOCK = 16 * 2**20  # bytes of text that are looked at together, at most
 
 
 @dataclass
@@ -170,7 +171,7 @@ def _dataset(seen: Inspection, data: h5py.Dataset) -> None:
     if _is_text(data.dtype):
         _text(seen, data)
     if settings.get_nfilters():
-        _filters(seen, data, settings, chunk * data.dtype.itemsize)
+        _filters(seen, data, settings, chunk * data.id.get_type().get_size())
 
 
 def _width(seen: Inspection, where: str, dtype: np.dtype) -> int:
@@ -199,8 +200,8 @@ def _text(seen: Inspection, data: h5py.Dataset) -> None:
     if data.ndim != 1:
         seen.add(data.name, n * seen.longest_text, f"{n} texts of up to {seen.longest_text} bytes")
         return
-    # Blocks of which none can exceed the limit, whatever its texts.
-    step = max(1, (seen.limit - seen.total) // max(seen.longest_text, 1))
+    # Blocks of which none takes much, whatever its texts.
+    step = max(1, min(seen.limit - seen.total, _TEXT_BLOCK) // max(seen.longest_text, 1))
     for start in range(0, n, step):
         size = sum(map(len, data[start : start + step]))
         seen.add(data.name, size, f"text up to entry {start + step}")
@@ -253,5 +254,9 @@ def _attributes(seen: Inspection, item: h5py.Group | h5py.Dataset, references: l
             references.append((where, _address(item.file[item.attrs[name]])))
             continue
         width = _width(seen, where, attribute.dtype)
-        text = seen.longest_text if _is_text(attribute.dtype) else 0
-        seen.add(where, entries * (width + text), f"{entries} entries of up to {width + text} bytes")
+        seen.add(where, entries * width, f"{entries} entries x {width} bytes")
+        if _is_text(attribute.dtype):
+            most = entries * seen.longest_text
+            if seen.total + most > seen.limit:
+                seen.add(where, most, f"{entries} texts of up to {seen.longest_text} bytes")
+            seen.add(where, sum(map(len, np.ravel(item.attrs[name]))), "its text")

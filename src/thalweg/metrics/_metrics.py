@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from thalweg._settings import settings
+
 
 def wasserstein(
     x: ArrayLike, y: ArrayLike, *, p: int = 1, weights_x: ArrayLike | None = None, weights_y: ArrayLike | None = None
@@ -32,6 +34,8 @@ def wasserstein(
         If shapes, weights or ``p`` cannot be used.
     NotConvergedError
         If optimality could not be proven; an approximate value is never returned.
+    MemoryBudgetError
+        If the problem would take more than ``thalweg.settings.max_memory``.
 
     Examples
     --------
@@ -41,7 +45,8 @@ def wasserstein(
     """
     from thalweg.core import distances
 
-    return distances.wasserstein(_points(x), _points(y), p=p, a=_weights(weights_x), b=_weights(weights_y))
+    a, b = _weights(weights_x), _weights(weights_y)
+    return distances.wasserstein(_points(x), _points(y), p=p, a=a, b=b, max_memory=settings.max_memory)
 
 
 def energy_distance(
@@ -64,10 +69,13 @@ def energy_distance(
     ------
     InputError
         If shapes or weights cannot be used.
+    MemoryBudgetError
+        If the points alone exceed ``thalweg.settings.max_memory``; pairs are looked at in blocks that fit.
     """
     from thalweg.core import distances
 
-    return distances.energy(_points(x), _points(y), a=_weights(weights_x), b=_weights(weights_y))
+    a, b = _weights(weights_x), _weights(weights_y)
+    return distances.energy(_points(x), _points(y), a=a, b=b, max_memory=settings.max_memory)
 
 
 def mmd(
@@ -98,10 +106,13 @@ def mmd(
     ------
     InputError
         If shapes, weights or ``bandwidth`` cannot be used.
+    MemoryBudgetError
+        If the points alone exceed ``thalweg.settings.max_memory``; pairs are looked at in blocks that fit.
     """
     from thalweg.core import distances
 
-    return distances.mmd(_points(x), _points(y), bandwidth=bandwidth, a=_weights(weights_x), b=_weights(weights_y))
+    a, b = _weights(weights_x), _weights(weights_y)
+    return distances.mmd(_points(x), _points(y), bandwidth=bandwidth, a=a, b=b, max_memory=settings.max_memory)
 
 
 def variance_ratio(

@@ -12,6 +12,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from thalweg._memory import check_memory
+from thalweg._settings import settings
 from thalweg.core import likelihood, solve
 from thalweg.errors import InputError
 from thalweg.tl._axis import TimeAxis
@@ -20,7 +22,8 @@ from thalweg.tl._nets import FlowNet
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 LogDensity = Callable[[Floats], Floats]
-ROWS = 2**14  # cells integrated at once: bounds the memory at a few hundred MB in 100 dimensions
+ROWS = 2**14  # cells integrated at once, or fewer if they exceed the budget: a few hundred MB in 100 dimensions
+STAGES = 24  # states and slopes that a solver holds for each cell, its error estimate included
 
 
 class Carried(NamedTuple):
@@ -144,7 +147,8 @@ class Flow:
                 "stochastic needs a method that learns a score ('sf2m' or 'eam'); this flow has only a velocity."
             )
         tau, options = self.axis.tau(times).tolist(), integrator or Integrator()
-        end = self._blocks(lambda z, c: self._carry(z, tau, c, noise, options), x, condition, axis=1)
+        columns = len(tau) * (self.n_dims + 1)
+        end = self._blocks(lambda z, c: self._carry(z, tau, c, noise, options), x, condition, axis=1, columns=columns)
         return Carried(end[..., : self.n_dims] * self.scale + self.center, np.exp(end[..., self.n_dims]))
 
     def log_density(
@@ -239,17 +243,36 @@ class Flow:
         return self._blocks(lambda z, c, s: function(s, z, c), x, condition, s)
 
     def _blocks(
-        self, function: Callable[..., Tensor], x: ArrayLike, condition: Labels | None, *others: Tensor, axis: int = 0
+        self,
+        function: Callable[..., Tensor],
+        x: ArrayLike,
+        condition: Labels | None,
+        *others: Tensor,
+        axis: int = 0,
+        columns: int | None = None,
     ) -> Floats:
-        """``function(z, condition, *others)`` on blocks of rows, which bounds the memory, joined along ``axis``."""
-        z = self._normalise(x)
+        """``function(z, condition, *others)`` on blocks of rows, which bounds the memory, joined along ``axis``.
+
+        ``columns`` is how many numbers it returns for a row; ``n_dims`` by default.
+        """
+        z, columns = self._normalise(x), self.n_dims if columns is None else columns
+        check_memory(
+            "cells carried through the flow", len(z), columns, 8, settings.max_memory, "take fewer cells or times"
+        )
+        block = self._rows(columns)
         c = None if condition is None else torch.tensor(condition, device=self.device)
         parts = []
         with torch.no_grad():
-            for i in range(0, len(z), ROWS):
-                rows = slice(i, i + ROWS)
+            for i in range(0, len(z), block):
+                rows = slice(i, i + block)
                 parts.append(function(z[rows], None if c is None else c[rows], *(v[rows] for v in others)))
         return torch.cat(parts, axis).double().cpu().numpy()
+
+    def _rows(self, columns: int) -> int:
+        """Cells whose states, slopes and activations fit the budget together."""
+        units = sum(len(p) for p in self.net.parameters() if p.ndim == 2)
+        width = 4 * (2 * columns + STAGES * (self.n_dims + 1) + 2 * units)
+        return max(1, min(ROWS, settings.max_memory // width))
 
     def _slope(self, like: Floats, time: ArrayLike) -> Floats:
         return self.axis.slope(np.broadcast_to(np.asarray(time, dtype=np.float64), len(like)))

@@ -1,0 +1,130 @@
+"""Ten bad inputs a biologist makes, and the message shown for each.
+
+    python -m benchmarks.reliability.bad_inputs            # prints them, and writes docs/troubleshooting_messages.json
+
+Each is a time course that is nearly right. What thalweg raises or logs is collected word for word, so that the page
+"Troubleshooting by error message" of the documentation shows what the code says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from benchmarks.reliability.common import QUICK, course, logged
+
+import thalweg as tw
+
+OUT = Path(__file__).parents[2] / "docs" / "troubleshooting_messages.json"
+
+
+def counts_instead_of_pcs(folder: Path) -> None:
+    adata = AnnData(np.random.default_rng(0).poisson(1.0, (90, 200)).astype(np.float32), obs=course().obs)
+    tw.tl.fit(adata, "time", use_rep="X", rng=0, config=QUICK)
+
+
+def days_as_strings(folder: Path) -> None:
+    tw.tl.fit(course(["d0", "d2", "d10"]), "time", rng=0, config=QUICK)
+
+
+def unsorted_categories(folder: Path) -> None:
+    adata = course(["0", "10", "2"])
+    adata.obs["time"] = pd.Categorical(adata.obs["time"], categories=["10", "0", "2"])
+    tw.tl.fit(adata, "time", rng=0, config=QUICK)
+
+
+def a_batch_for_each_day(folder: Path) -> None:
+    adata = course()
+    adata.obs["batch"] = adata.obs["time"].map({0.0: "run1", 1.0: "run2", 3.0: "run3"})
+    tw.tl.fit(adata, "time", rng=0, config=QUICK)
+    tw.tl.fit(adata, "time", condition_key="batch", rng=0, config=QUICK)
+
+
+def three_cells_at_a_day(folder: Path) -> None:
+    tw.tl.fit(course()[[*range(33), *range(60, 90)]].copy(), "time", rng=0, config=QUICK)
+
+
+def duplicated_names(folder: Path) -> None:
+    adata = course()
+    adata.obs_names = [*adata.obs_names[:30], *adata.obs_names[:30], *adata.obs_names[60:]]
+    tw.tl.fit(adata, "time", rng=0, config=QUICK)
+
+
+def a_view(folder: Path) -> None:
+    tw.tl.fit(course()[::2], "time", rng=0, config=QUICK)
+
+
+def log_normalised_with_nan(folder: Path) -> None:
+    x = np.log1p(np.random.default_rng(0).poisson(1.0, (90, 50))).astype(np.float32)
+    x[[4, 9], 7] = np.nan
+    tw.tl.fit(AnnData(x, obs=course().obs), "time", use_rep="X", rng=0, config=QUICK)
+
+
+def a_wrong_key(folder: Path) -> None:
+    tw.tl.fit(course(), "day", rng=0, config=QUICK)
+
+
+def a_backed_file(folder: Path) -> None:
+    adata = course()
+    AnnData(adata.obsm["X_pca"], obs=adata.obs, obsm=dict(adata.obsm)).write_h5ad(folder / "course.h5ad")
+    backed = anndata.read_h5ad(folder / "course.h5ad", backed="r")
+    try:
+        tw.pp.drop_missing(backed, "time")
+    finally:
+        backed.file.close()
+
+
+INPUTS: dict[str, Callable[[Path], None]] = {
+    "counts instead of PCs": counts_instead_of_pcs,
+    "days as strings": days_as_strings,
+    "unsorted categories": unsorted_categories,
+    "a batch for each day": a_batch_for_each_day,
+    "3 cells at a day": three_cells_at_a_day,
+    "duplicated names": duplicated_names,
+    "a view": a_view,
+    "log-normalised X with NaN": log_normalised_with_nan,
+    "a wrong key": a_wrong_key,
+    "a backed file": a_backed_file,
+}
+
+
+def messages(make: Callable[[Path], None]) -> list[dict[str, str]]:
+    """What is said about one input: warnings and remarks about the data, and the error, if any."""
+    with tempfile.TemporaryDirectory() as folder, logged() as lines:
+        error: tw.errors.ThalwegError | None = None
+        try:
+            make(Path(folder))
+        except tw.errors.ThalwegError as caught:
+            error = caught
+    said = [{"kind": "log", "text": line} for line in dict.fromkeys(lines) if not _routine(line)]
+    return said + ([] if error is None else [{"kind": type(error).__name__, "text": str(error)}])
+
+
+def _routine(line: str) -> bool:
+    """Lines of every fit: the representation, couplings, steps, and what was added."""
+    return line.startswith(("using obsm", "added uns")) or " coupling of " in line or " steps in " in line
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.reliability.bad_inputs")
+    parser.add_argument("--json", type=Path, default=OUT)
+    args = parser.parse_args()
+    tw.settings.progress = False
+    found = {name: messages(make) for name, make in INPUTS.items()}
+    for name, said in found.items():
+        print(f"\n{name}")
+        for message in said or [{"kind": "", "text": "read without a word"}]:
+            print(f"    {message['kind']}: {message['text']}")
+    args.json.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    print(f"\nwritten: {args.json}")
+
+
+if __name__ == "__main__":
+    main()

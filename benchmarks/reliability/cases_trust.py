@@ -1,0 +1,81 @@
+"""Cases 26 and 27: models and h5ad files of strangers."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.reliability import attacks
+from benchmarks.reliability.common import Case, Result
+
+import thalweg as tw
+
+
+def _peak() -> int:
+    """Largest resident size of this process so far, bytes; reset where the kernel allows."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _reset() -> None:
+    """Let the largest resident size start again at the present one."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _growth(call: Callable[[], object]) -> tuple[bool, int]:
+    """Whether the package refuses the call, and by how much memory grows meanwhile."""
+    _reset()
+    before = _peak()
+    try:
+        call()
+    except tw.errors.ThalwegError:
+        return True, _peak() - before
+    except Exception:
+        pass
+    return False, _peak() - before
+
+
+def models() -> Result:
+    base = attacks.honest()
+    refused, worst = 0, 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        marker = Path(folder) / "ran"
+        os.environ[attacks.MARKER] = str(marker)
+        for name in attacks.FIT:
+            adata = attacks.fit_attack(base, name)
+            stopped, grown = _growth(lambda a=adata: tw.tl.velocity(a))
+            refused += stopped
+            weights = adata.uns["thalweg"].get("weights")
+            if getattr(weights, "nbytes", 0) > 2**24:  # below, the figure would be noise
+                worst = max(worst, grown / weights.nbytes)
+        ran = marker.exists()
+    passed = refused == len(attacks.FIT) and not ran and worst < 2
+    return passed, f"{refused} of {len(attacks.FIT)} refused, code run: {ran}, memory {worst:.1f} x the model"
+
+
+def files() -> Result:
+    base = attacks.honest()
+    refused, worst = 0, 0
+    with tempfile.TemporaryDirectory() as folder:
+        marker = Path(folder) / "ran"
+        os.environ[attacks.MARKER] = str(marker)
+        paths = attacks.write_h5ad_attacks(Path(folder), base)
+        for path in paths.values():
+            stopped, grown = _growth(lambda p=path: tw.read_h5ad(p))
+            refused, worst = refused + stopped, max(worst, grown)
+        ran = marker.exists()
+        honest = Path(folder) / "honest.h5ad"
+        base.write_h5ad(honest)
+        read = tw.read_h5ad(honest).n_obs == base.n_obs
+    passed = refused == len(paths) and read and not ran and worst < 2**26
+    return passed, f"{refused} of {len(paths)} refused (200 MB included), memory at most {worst / 2**20:.0f} MiB more"
+
+
+CASES: dict[int, tuple[str, Case]] = {
+    26: ("hostile model file", models),
+    27: ("hostile h5ad", files),
+}
