@@ -39,6 +39,8 @@ class Snapshots:
         Names of the conditions; empty without a condition.
     use_rep
         Where the coordinates came from.
+    rates
+        Growth rate of each cell per unit of time, shape ``(n,)``; None without growth.
     """
 
     x: Floats
@@ -47,6 +49,7 @@ class Snapshots:
     condition: NDArray[np.int64]
     conditions: tuple[str, ...]
     use_rep: str
+    rates: Floats | None = None
 
     @cached_property
     def times(self) -> Floats:
@@ -69,12 +72,17 @@ class Snapshots:
         """Coordinates of the cells observed at ``time``."""
         return self.x[self.time == time]
 
+    def grown(self, rows: NDArray[np.int64], dt: float) -> Floats:
+        """Weights of some cells after ``dt``: each times its descendants."""
+        w: Floats = self.weights[rows]
+        return w if self.rates is None else w * descendants(self.rates[rows], dt)
+
     def without(self, time: float) -> Snapshots:
         """The time course as if ``time`` had never been observed."""
         keep = self.time != time
-        return replace(
-            self, x=self.x[keep], time=self.time[keep], weights=self.weights[keep], condition=self.condition[keep]
-        )
+        rates = None if self.rates is None else self.rates[keep]
+        weights, condition = self.weights[keep], self.condition[keep]
+        return replace(self, x=self.x[keep], time=self.time[keep], weights=weights, condition=condition, rates=rates)
 
 
 def read_snapshots(
@@ -86,6 +94,7 @@ def read_snapshots(
     time_map: TimeMap | None = None,
     weight_key: str | None = None,
     condition_key: str | None = None,
+    growth_key: str | None = None,
 ) -> Snapshots:
     """Read and check a time course; the AnnData is not changed.
 
@@ -101,6 +110,8 @@ def read_snapshots(
         Column of ``obs`` with positive weights.
     condition_key
         Column of ``obs`` with a condition for each cell.
+    growth_key
+        Column of ``obs`` with growth rates, see `read_rates`.
 
     Raises
     ------
@@ -122,7 +133,8 @@ def read_snapshots(
     if condition_key is not None:
         condition, conditions = _read_conditions(adata, condition_key)
         _check_shared(condition, conditions, time, condition_key, time_key)
-    return Snapshots(x, time, weights, condition, conditions, rep)
+    rates = None if growth_key is None else read_rates(adata, growth_key, time, condition)
+    return Snapshots(x, time, weights, condition, conditions, rep, rates)
 
 
 def read_weights(adata: AnnData, key: str) -> Floats:
@@ -140,6 +152,48 @@ def read_weights(adata: AnnData, key: str) -> Floats:
     if bad.any():
         raise InputError(f"obs[{key!r}] must hold positive finite weights; {int(bad.sum())} of {len(bad)} are not.")
     return column
+
+
+def read_rates(adata: AnnData, key: str, time: Floats, condition: NDArray[np.int64] | None = None) -> Floats:
+    """Growth rates of the cells per unit of time from ``obs[key]``, shape ``(n_cells,)``.
+
+    Cells of the last time (of their condition) may lack one, as nothing shows their growth; they count as 0.
+
+    Raises
+    ------
+    MissingKeyError
+        If there is no such column.
+    InputError
+        If another cell has none, or an infinite one.
+    """
+    column = pd.to_numeric(obs_column(adata, key, "growth_key"), errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    last = pd.Series(time).groupby(np.zeros(len(time), int) if condition is None else condition).transform("max")
+    bad = ~np.isfinite(column) & ((time < last.to_numpy()) | ~np.isnan(column))
+    if bad.any():
+        raise InputError(
+            f"obs[{key!r}] must hold a finite growth rate for each cell before the last time; {int(bad.sum())} of "
+            f"{len(bad)} have none. Run tw.pp.growth for these times."
+        )
+    return np.nan_to_num(column, nan=0.0)
+
+
+def descendants(rate: Floats, dt: float | Floats) -> Floats:
+    """Descendants of a cell after ``dt`` at a constant rate, ``exp(rate dt)``.
+
+    Raises
+    ------
+    InputError
+        If a number is too large or small for float64, which no population's growth is.
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        n: Floats = np.exp(rate * dt)
+    if not (np.isfinite(n) & (n > 0)).all():
+        worst = float(np.abs(rate * dt).max())
+        raise InputError(
+            f"growth by exp({worst:.3g}) within an interval: rates must be per unit of obs[time_key]. Rates of genes "
+            "are per day; give day= to tw.pp.growth, e.g. day=24 for hours."
+        )
+    return n
 
 
 def _read_conditions(adata: AnnData, key: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from thalweg._settings import logger, settings
 from thalweg.data import parse_times, read_snapshots
+from thalweg.data.snapshots import descendants
 from thalweg.data.times import TimeMap
 from thalweg.errors import InputError
 from thalweg.pp._birth_death import BirthDeath
@@ -175,14 +176,8 @@ def _weights(rate: Floats, dt: Floats, time: Floats) -> Floats:
     for t in np.unique(time):
         rows = np.flatnonzero((time == t) & np.isfinite(dt))
         if len(rows):
-            log = rate[rows] * dt[rows]
-            grown = np.exp(log - log.max())
+            grown = descendants(rate[rows], dt[rows])
             out[rows] = grown / grown.mean()
-    if not (out > 0).all():
-        raise InputError(
-            f"growth over an interval spans more than float64 holds: {int((out <= 0).sum())} cells keep a weight of 0. "
-            "Are the rates per unit of obs[time_key]? Rates of genes are per day; give day=, e.g. day=24 for hours."
-        )
     return out
 
 

@@ -77,12 +77,15 @@ def couple(
         length = float(np.diff(axis.tau([t0, t1]))[0])
         reg = 2 * sigma**2 * length if method.coupling == "entropic" else 0.0
         start = time.perf_counter()
-        ends = _Ends(z[rows], z[cols], *(_normalised(snapshots.weights[r]) for r in (rows, cols)))
+        prior = _normalised(snapshots.weights[rows])
+        ends = _Ends(
+            z[rows], z[cols], _normalised(snapshots.grown(rows, t1 - t0)), _normalised(snapshots.weights[cols])
+        )
         key = (method.coupling, round(reg, 12), config.relaxation, condition, t0, t1)
         coupling, kind, spent = _coupling(ends, _Solver(method, reg, config.relaxation), config, cache, key)
         if method.coupling == "unbalanced" and isinstance(coupling, couplings.Plan):
             leaving, arriving = coupling.marginals()
-            log_mass[0][rows], log_mass[1][cols] = log_ratio(ends.a, leaving), log_ratio(ends.b, arriving)
+            log_mass[0][rows], log_mass[1][cols] = log_ratio(prior, leaving), log_ratio(ends.b, arriving)
         parts.append(coupling)
         sources.append(torch.from_numpy(rows))
         targets.append(torch.from_numpy(cols))

@@ -33,6 +33,7 @@ def fit(
     spacing: Spacing = "real",
     condition_key: str | None = None,
     weight_key: str | None = None,
+    growth_key: str | None = None,
     config: FitConfig | None = None,
     rng: Rng = None,
     random_state: Rng = None,
@@ -75,7 +76,11 @@ def fit(
     condition_key
         Column of ``obs``; cells are coupled within a condition only, and the field is conditioned on it.
     weight_key
-        Column of ``obs`` with a positive weight for each cell, e.g. its growth.
+        Column of ``obs`` with a positive weight for each cell: how much of its population it stands for.
+    growth_key
+        Column of ``obs`` with a growth rate for each cell, as of `thalweg.pp.growth`. Until the next time a cell has
+        ``exp(rate dt)`` descendants, and plans give it as many partners (Schiebinger et al. 2019); predicted cells
+        carry the weight.
     config
         Training, network, noise and size of the plans; `FitConfig`.
     rng, random_state
@@ -134,6 +139,7 @@ def fit(
         time_map=time_map,
         weight_key=weight_key,
         condition_key=condition_key,
+        growth_key=growth_key,
     )
     axis, place, checkpoints = make_axis(snapshots.times, spacing), resolve_device(device), None
     if checkpoint_dir is not None:
@@ -155,6 +161,7 @@ def fit(
         time_map=time_map,
         condition_key=condition_key,
         weight_key=weight_key,
+        growth_key=growth_key,
         config=config,
     )
     logger.info("added uns[%r]: the fitted flow", key_added)

@@ -10,6 +10,7 @@ import torch
 
 from thalweg._random import Rng, resolve_rng, torch_generator
 from thalweg._settings import logger
+from thalweg.data.snapshots import descendants
 from thalweg.errors import InputError
 from thalweg.tl._flow import Integrator, Noise
 from thalweg.tl._store import Stored, load
@@ -67,7 +68,7 @@ def interpolate(
     -------
     A new AnnData, a row for each cell carried: ``obsm[use_rep]`` the predicted coordinates (float32),
     ``obs["source"]`` the name of the cell it started from, ``obs["weight"]`` its weight (summing to one; with the
-    growth on the way, for methods that learn it),
+    growth on the way, for methods that learn it and fits with a ``growth_key``),
     ``obs[time_key]`` the time, and ``uns["interpolation"]`` what was done.
 
     Raises
@@ -86,6 +87,7 @@ def interpolate(
     observed = stored.times_of(adata)
     starts = _starts(np.unique(observed), time, source_time, both_ends, stored)
     x, weights, conditions = stored.coordinates_of(adata), stored.weights_of(adata), stored.conditions_of(adata)
+    rates = None if flow.net.grows else stored.rates_of(adata)  # a flow that grows has learned them
     generator = resolve_rng(rng, random_state)
     clouds, shares, sources = [], [], []
     for start, share in starts:
@@ -96,6 +98,8 @@ def interpolate(
             c = None if conditions is None else conditions[rows]
             carried = flow.push(cloud, [start, time], condition=c, noise=noise, integrator=Integrator(solver, n_steps))
             cloud, w = carried.x[-1], w * carried.weight[-1]
+            if rates is not None and time > start:
+                w = w * descendants(rates[rows], time - start)
         clouds.append(cloud.astype(np.float32))
         shares.append(share * w / w.sum())
         sources.append(rows)

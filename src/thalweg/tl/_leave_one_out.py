@@ -50,6 +50,7 @@ def leave_one_out(
     time_map: TimeMap | None = None,
     condition_key: str | None = None,
     weight_key: str | None = None,
+    growth_key: str | None = None,
     spacing: Spacing = "real",
     stochastic: bool | float = False,
     config: FitConfig | None = None,
@@ -70,7 +71,7 @@ def leave_one_out(
     ----------
     adata
         Cells of three or more time points; it is not changed.
-    time_key, use_rep, n_dims, time_map, condition_key, weight_key
+    time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key
         As in `fit`.
     methods
         Methods to score.
@@ -126,6 +127,7 @@ def leave_one_out(
         time_map=time_map,
         weight_key=weight_key,
         condition_key=condition_key,
+        growth_key=growth_key,
     )
     held_out = _held_out(snapshots.times, times, time_key)
     first = int(rng) if isinstance(rng, int | np.integer) else int(resolve_rng(rng).integers(2**31))
@@ -240,7 +242,8 @@ class _Run:
         rows = fold.full.rows(fold.before)
         condition = fold.full.condition[rows] if fold.full.conditions else None
         carried = fitted.flow.push(fold.full.x[rows], [fold.before, fold.time], condition=condition, noise=noise)
-        weights = fold.full.weights[rows] * carried.weight[-1]
+        w = fold.full.weights[rows] if fitted.flow.net.grows else fold.full.grown(rows, fold.time - fold.before)
+        weights = w * carried.weight[-1]
         return fold.row(method, seed, carried.x[-1], fitted.seconds, weights / weights.sum())
 
 

@@ -77,7 +77,8 @@ def identify(
 
 def identify_cells(snapshots: Snapshots) -> dict[str, Any]:
     """A time course, as plain values."""
-    return {
+    growth = {} if snapshots.rates is None else {"growth rates": fingerprint(snapshots.rates)}
+    return growth | {
         "shape": snapshots.x.shape,
         "coordinates": fingerprint(snapshots.x),
         "times": fingerprint(snapshots.time),

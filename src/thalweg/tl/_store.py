@@ -17,7 +17,7 @@ from thalweg.core.objectives import Contrastive, Dispersive
 from thalweg.data import Snapshots
 from thalweg.data.recorded import recorded_times, time_labels
 from thalweg.data.representation import read_representation
-from thalweg.data.snapshots import read_weights
+from thalweg.data.snapshots import read_rates, read_weights
 from thalweg.data.times import TimeMap, obs_column
 from thalweg.errors import InputError
 from thalweg.tl import _trust as trust
@@ -51,6 +51,8 @@ class Stored:
         Column of the cells' weights; empty without.
     config
         Configuration of the fit.
+    growth_key
+        Column of the cells' growth rates; empty without.
     """
 
     flow: Flow
@@ -62,6 +64,7 @@ class Stored:
     conditions: tuple[str, ...]
     weight_key: str
     config: FitConfig
+    growth_key: str = ""
 
     def times_of(self, adata: AnnData) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Times of the cells, read as in the fit."""
@@ -74,6 +77,12 @@ class Stored:
     def weights_of(self, adata: AnnData) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Weights of the cells; all one without a ``weight_key``."""
         return read_weights(adata, self.weight_key) if self.weight_key else np.ones(adata.n_obs)
+
+    def rates_of(self, adata: AnnData) -> np.ndarray[Any, np.dtype[np.float64]] | None:
+        """Growth rates of the cells; None without a ``growth_key``."""
+        if not self.growth_key:
+            return None
+        return read_rates(adata, self.growth_key, self.times_of(adata), self.conditions_of(adata))
 
     def conditions_of(self, adata: AnnData) -> np.ndarray[Any, np.dtype[np.int64]] | None:
         """Condition index of the cells, or None for an unconditional flow."""
@@ -97,6 +106,7 @@ def pack(
     time_map: TimeMap | None,
     condition_key: str | None,
     weight_key: str | None,
+    growth_key: str | None,
     config: FitConfig,
 ) -> dict[str, Any]:
     """What goes into ``uns``: nested dicts of strings, numbers, arrays and DataFrames only."""
@@ -112,6 +122,7 @@ def pack(
             "n_dims": snapshots.n_dims,
             "condition_key": condition_key or "",
             "weight_key": weight_key or "",
+            "growth_key": growth_key or "",
             "sigma": flow.sigma,
         },
         "config": _plain(asdict(config)),
@@ -161,10 +172,10 @@ def load(adata: AnnData, key: str, device: str = "auto") -> Stored:
         raise InputError(
             f"adata.uns[{key!r}] is damaged or no fit of thalweg: {found[:500].rstrip('.')}. Run tw.tl.fit again."
         ) from None
-    writer = str(entry.get("version", "a later version"))[:40]
+    writer = str(entry.get("version", "a later release"))[:40]
     raise InputError(
-        f"adata.uns[{key!r}] has format {version}, written by thalweg {writer}; this is thalweg {__version__}, which "
-        f"reads formats up to {FORMAT}; upgrade thalweg to {writer} or later."
+        f"adata.uns[{key!r}] has format {version}, this version reads up to {FORMAT}; upgrade thalweg to {writer} or "
+        f"later, which wrote it (this is {__version__})."
     )
 
 
@@ -208,14 +219,32 @@ def _unpack(entry: Mapping[str, Any], device: str) -> Stored:
         conditions,
         names["weight_key"],
         config,
+        trust.text(params.get("growth_key", ""), "growth_key"),  # absent from fits of earlier versions
     )
 
 
 def writable(adata: AnnData, copy: bool) -> AnnData:
-    """The object to write into: a copy when asked; a view is made actual first, as scanpy does. Both are in memory."""
+    """The object to write into: a copy when asked; a view is made actual first, as scanpy does. Both are in memory.
+
+    Raises
+    ------
+    InputError
+        If it is backed by a file that anndata cannot load.
+    """
     if copy:
-        return adata.to_memory() if adata.isbacked else adata.copy()
+        return _in_memory(adata)
     if adata.is_view:
         logger.info("adata is a view; it is made an actual AnnData before writing")
-        adata._init_as_actual(adata.to_memory() if adata.isbacked else adata.copy())
+        adata._init_as_actual(_in_memory(adata))
     return adata
+
+
+def _in_memory(adata: AnnData) -> AnnData:
+    if not adata.isbacked:
+        return adata.copy()
+    try:
+        return adata.to_memory()
+    except KeyError as error:  # anndata, if the file has no X
+        raise InputError(
+            f"adata is backed by {str(adata.filename)!r}, which anndata cannot load ({error}); read it without backed=."
+        ) from None

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from thalweg._random import Rng, resolve_rng
 from thalweg._settings import logger, settings
+from thalweg.data.snapshots import descendants
 from thalweg.errors import InputError, MemoryBudgetError
 from thalweg.tl._cells import Selection, select_cells
 from thalweg.tl._flow import Floats, Flow, Integrator, Labels, Noise
@@ -105,12 +106,13 @@ def trajectories(
     chosen = np.repeat(_chosen(adata, cells, observed, direction, generator), n_samples)
     _check_memory(len(chosen), len(grid) + 1, stored.flow.n_dims)
     x, weights, conditions = stored.coordinates_of(adata), stored.weights_of(adata), stored.conditions_of(adata)
+    rates = None if stored.flow.net.grows else stored.rates_of(adata)  # a flow that grows has learned them
     bundles = []
     for start in np.unique(observed[chosen]).tolist():
         rows = chosen[observed[chosen] == start]
         legs = _legs(start, grid, direction)
         labels = None if conditions is None else conditions[rows]
-        run = _Run(stored.flow, noise, Integrator(solver, n_steps))
+        run = _Run(stored.flow, noise, Integrator(solver, n_steps), None if rates is None else rates[rows])
         bundles.append(run(rows, x[rows], weights[rows], labels, legs))
     out = _assemble(adata, stored, bundles, n_samples)
     out.uns["trajectories"] = {
@@ -193,6 +195,7 @@ class _Run:
     flow: Flow
     noise: Noise | None
     integrator: Integrator
+    rates: Floats | None
 
     def __call__(
         self, rows: NDArray[np.int64], x: Floats, weight: Floats, condition: Labels | None, legs: list[list[float]]
@@ -201,6 +204,8 @@ class _Run:
         times = np.array([*legs[0][:0:-1], *legs[1]])
         states = np.concatenate([back[:0:-1], ahead]).swapaxes(0, 1)
         growth = np.concatenate([back_weight[:0:-1], ahead_weight]).T
+        if self.rates is not None:
+            growth = growth * descendants(self.rates[:, None], np.maximum(times - legs[0][0], 0))
         return _Bundle(rows, times, states, weight[:, None] * growth)
 
     def _push(self, x: Floats, times: list[float], condition: Labels | None) -> tuple[NDArray[np.float32], Floats]:

@@ -12,6 +12,7 @@ from scipy import sparse
 
 from thalweg.core.couplings import Plan
 from thalweg.data import Snapshots
+from thalweg.data.snapshots import descendants
 from thalweg.errors import InputError
 from thalweg.tl._couple import couple
 from thalweg.tl._flow import Floats, Labels
@@ -36,12 +37,15 @@ class Cells:
         Shape ``(n,)``.
     condition
         Condition index, shape ``(n,)``; None for an unconditional fit.
+    rates
+        Growth rates, shape ``(n,)``; None without a ``growth_key``.
     """
 
     x: Floats
     time: Floats
     weights: Floats
     condition: Labels | None
+    rates: Floats | None = None
 
     def rows(self, time: float, condition: int | None = None) -> NDArray[np.int64]:
         """Rows of the cells of a time (and condition)."""
@@ -62,7 +66,7 @@ class Cells:
 def read_cells(adata: AnnData, stored: Stored) -> Cells:
     """Read all cells of an AnnData as in the fit."""
     x, time, weights = stored.coordinates_of(adata), stored.times_of(adata), stored.weights_of(adata)
-    return Cells(x, time, weights, stored.conditions_of(adata))
+    return Cells(x, time, weights, stored.conditions_of(adata), stored.rates_of(adata))
 
 
 @dataclass(frozen=True)
@@ -125,9 +129,15 @@ class FlowBlocks:
                 sums, left = (np.asarray(m.sum(1)).ravel() for m in (whole, kept))
                 dropped, total = dropped + float((sums - left).sum()), total + float(sums.sum())
                 kept.data *= np.repeat(sums / left, np.diff(kept.indptr))
-                parts.append((rows[ends.rows], cols, kept))
+                parts.append((rows[ends.rows], cols, self._grown(kept, rows[ends.rows], t1 - t0)))
         matrix = _relative(_place(parts, len(cells.x)), cells, t0)
         return Block(matrix, t0, t1, float(np.mean(widths)) if widths else np.nan, dropped / total if total else 0.0)
+
+    def _grown(self, matrix: sparse.csr_matrix, rows: Labels, dt: float) -> sparse.csr_matrix:
+        """Rows times the descendants of their cells, where the flow itself does not grow."""
+        if self.cells.rates is None or self.simulate.flow.net.grows:
+            return matrix
+        return sparse.csr_matrix(sparse.diags(descendants(self.cells.rates[rows], dt)) @ matrix)
 
 
 def _between(cells: Cells, condition: int, t0: float, t1: float) -> list[float]:
@@ -190,7 +200,13 @@ def plan_block(stored: Stored, cells: Cells, t0: float, t1: float) -> Block:
     flow, keep = stored.flow, np.flatnonzero((cells.time == t0) | (cells.time == t1))
     condition = np.zeros(len(keep), dtype=np.int64) if cells.condition is None else cells.condition[keep]
     course = Snapshots(
-        cells.x[keep], cells.time[keep], cells.weights[keep], condition, stored.conditions, stored.use_rep
+        cells.x[keep],
+        cells.time[keep],
+        cells.weights[keep],
+        condition,
+        stored.conditions,
+        stored.use_rep,
+        None if cells.rates is None else cells.rates[keep],
     )
     z = torch.as_tensor((course.x - flow.center) / flow.scale, dtype=torch.float32)
     coupled = couple(course, z, flow.axis, method, stored.config, flow.sigma, {})
