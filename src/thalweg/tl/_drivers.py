@@ -161,7 +161,7 @@ def _correlate(
     matrix: Any, rows: NDArray[np.intp], columns: Columns, fates: Floats, strata: NDArray[np.intp]
 ) -> Floats:
     """Correlation of genes with fates within strata, shape ``(n_genes, n_fates)``; NaN where one is constant."""
-    cells = matrix[rows]
+    cells = matrix if len(rows) == matrix.shape[0] else matrix[rows]
     if hasattr(cells, "tocsc"):
         cells = cells.tocsc()
     f, f_size = _within(fates, strata)
