@@ -116,6 +116,10 @@ def test_snapshots_hold_every_cell_once(course):
     s = read_snapshots(adata, "day", time_map=times.time_map)
     np.testing.assert_array_equal(s.times, np.unique(times.values))
     np.testing.assert_array_equal(s.x, x.astype(np.float64))
+    assert s.conditions == ()
+    assert not s.condition.any()
+    np.testing.assert_array_equal(s.weights, 1.0)
+    assert s.n_dims == x.shape[1]
     rows = [s.rows(t) for t in s.times]
     assert sorted(np.concatenate(rows).tolist()) == list(range(len(x)))
     for t, own in zip(s.times, rows, strict=True):
