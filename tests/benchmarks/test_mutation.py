@@ -1,0 +1,111 @@
+"""The mutation run: what it changes, what it leaves alone, and which tests it asks."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "benchmarks" / "reliability"
+SOURCE = '''"""Docstring with 1 + 1."""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["f"]
+BLOCK = 2**20
+Number = int | float
+METHODS = {"a": 1}
+
+
+def f(x: int | None, flag: bool = True) -> float:
+    """Docstring."""
+    if x is None or not 0 < x <= 3:
+        raise ValueError(f"x must be {1 + 1}, found " + "it")
+    logger.info("value %d", 7)
+    y = [min(x, 2), -x]
+    x += 1
+    return math.sqrt(x) if flag and y else "none"
+'''
+
+
+@pytest.fixture(scope="module")
+def tools():
+    sys.path.insert(0, str(FOLDER))
+    try:
+        import mutants
+        import mutation
+    finally:
+        sys.path.remove(str(FOLDER))
+    return mutants, mutation
+
+
+def test_every_change_it_makes_is_one_of_those_it_states(tools):
+    found = {(m.line, m.before, m.after) for m in tools[0].find(SOURCE)}
+    assert found == {
+        (10, "'a'", "'XXaXX'"),
+        (10, "1", "2"),
+        (13, "True", "False"),
+        (15, "x is None or not 0 < x <= 3", "(x is None and (not 0 < x <= 3))"),
+        (15, "x is None", "(x is not None)"),
+        (15, "not 0 < x <= 3", "(0 < x <= 3)"),
+        (15, "0 < x <= 3", "(0 <= x <= 3)"),
+        (15, "0 < x <= 3", "(0 >= x <= 3)"),
+        (15, "0 < x <= 3", "(0 < x < 3)"),
+        (15, "0 < x <= 3", "(0 < x > 3)"),
+        (15, "0", "1"),
+        (15, "3", "4"),
+        (18, "min", "max"),
+        (18, "2", "3"),
+        (18, "-x", "(x)"),
+        (19, "x += 1", "x -= 1"),
+        (19, "1", "2"),
+        (20, "math.sqrt", "math.square"),
+        (20, "flag and y", "(flag or y)"),
+        (20, "'none'", "'XXnoneXX'"),
+    }
+
+
+def test_each_mutant_is_valid_python_and_differs_in_one_place(tools):
+    original = ast.unparse(ast.parse(SOURCE))
+    for mutant in tools[0].find(SOURCE):
+        changed = ast.unparse(ast.parse(mutant.apply(SOURCE)))
+        differing = [(a, b) for a, b in zip(original.splitlines(), changed.splitlines(), strict=True) if a != b]
+        assert len(differing) == 1, mutant
+        assert mutant.in_function == (mutant.line > 13)
+
+
+def test_a_change_over_several_lines_keeps_the_rest(tools):
+    source = "def f(a, b):\n    é = (a\n        + b)\n    return é\n"
+    (mutant,) = [m for m in tools[0].find(source) if m.kind == "BinOp"]
+    assert mutant.apply(source) == "def f(a, b):\n    é = ((a - b))\n    return é\n"
+    assert mutant.statement == (2, 3)
+
+
+def test_the_tests_of_a_mutant_are_those_that_reach_it_fastest_first_within_the_budget(tools):
+    mutants, mutation = tools
+    (mutant,) = [m for m in mutants.find(SOURCE) if m.after == "max"]
+    seconds = {"slow": 20.0, "fast": 0.1, "middle": 15.0, "elsewhere": 0.0}
+    known = mutation.Map(seconds, {"f.py": {18: ["slow", "fast", "middle"], 19: ["elsewhere"]}}, [])
+    assert known.tests("f.py", mutant) == ["fast", "middle"]
+    assert known.tests("g.py", mutant) == []
+    (default,) = [m for m in mutants.find(SOURCE) if m.line == 13]
+    assert known.tests("f.py", default) == ["elsewhere", "fast", "middle"]  # of the whole file
+
+
+def test_the_sample_repeats_with_its_seed_and_weighs_files_by_their_lines(tools, tmp_path):
+    for folder, name, copies in (("core", "long.py", 9), ("data", "short.py", 1)):
+        path = tmp_path / "src" / "thalweg" / folder / name
+        path.parent.mkdir(parents=True)
+        path.write_text("\n".join(f"def f{k}(a, b):\n    return a + b\n\n" for k in range(40 * copies)))
+    drawn = tools[1].sample(tmp_path, 200, seed=3)
+    assert drawn == tools[1].sample(tmp_path, 200, seed=3)
+    assert drawn != tools[1].sample(tmp_path, 200, seed=4)
+    assert len({(path, m.span, m.after) for path, m in drawn}) == 200
+    long = np.mean([path.endswith("long.py") for path, _ in drawn])
+    assert abs(long - 0.9) < 0.08
+    assert len(tools[1].sample(tmp_path, 10_000, seed=0)) == 400  # all there are
