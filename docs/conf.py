@@ -66,6 +66,7 @@ nb_execution_mode = os.environ.get("THALWEG_DOCS_EXECUTE", "cache")
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600
 nb_merge_streams = True
+os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # kernels show pictures, whatever the shell says
 nb_execution_excludepatterns = tutorials.prepare(DOCS.parent / "tutorials", DOCS / "tutorials")
 
 # API

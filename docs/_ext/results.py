@@ -14,7 +14,8 @@ A column is a dotted path, an optional format and a heading. ``optional`` leaves
 
 A figure in a sentence: ``{result}`cite_5_index summary.uotcfm.w1 .3f` ``.
 
-The table of a held-out-day benchmark, as in the README: ``{held-out} cite_5_index``.
+The table of a held-out-day benchmark, as in the README: ``{held-out} cite_5_index``. The reliability scorecard, a row
+for each case and a column for each package: ``{scorecard} scorecard``.
 """
 
 from __future__ import annotations
@@ -128,6 +129,20 @@ class HeldOut(Page):
         return _readme().table(data)
 
 
+class Scorecard(Page):
+    """Cases passed by each package; a case that is not a package's own is left blank."""
+
+    def table(self, data: Any) -> str:
+        packages = [name for name, cases in data.items() if isinstance(cases, dict) and all(map(str.isdigit, cases))]
+        lines = [["#", "case", *packages], ["---"] * (len(packages) + 2)]
+        for number, row in data["thalweg"].items():
+            found = [data[name].get(number) for name in packages]
+            lines.append(
+                [number, row["case"], *("" if r is None else "pass" if r["passed"] else "FAIL" for r in found)]
+            )
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def _readme() -> Any:
     spec = importlib.util.spec_from_file_location("readme", ROOT / "benchmarks" / "readme.py")
     module = importlib.util.module_from_spec(spec)
@@ -140,4 +155,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_role("result", Result())
     app.add_directive("results", Results)
     app.add_directive("held-out", HeldOut)
+    app.add_directive("scorecard", Scorecard)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
