@@ -1,7 +1,7 @@
 """Run the code of docs/gallery.md and keep its pictures: ``python docs/scripts/figures.py``.
 
 The blocks of the page run in order, in one namespace. A block that is followed by a picture makes that picture: the
-figure it leaves is written, in a palette of 128 colours to keep the file small, or it writes the file itself (the
+figure it leaves is written, in a palette of 256 colours to keep the file small, or it writes the file itself (the
 film). Nothing on the page is made in any other way, so the code shown is the code that ran.
 """
 
@@ -45,6 +45,9 @@ def run(folder: Path = FOLDER) -> list[Path]:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
+    import thalweg as tw
+
+    tw.settings.progress = False
     warnings.filterwarnings("error", module="thalweg")
     folder.mkdir(parents=True, exist_ok=True)
     names: dict[str, object] = {}
@@ -69,7 +72,7 @@ def _keep(figure: object, path: Path) -> None:
 
     figure.savefig(path, dpi=150)  # type: ignore[attr-defined]
     with Image.open(path) as image:
-        small = image.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+        small = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
     small.save(path, optimize=True)
 
 

@@ -74,6 +74,12 @@ def test_gif_has_every_frame(make, cells, paths, tmp_path):
         assert image.size == (140, 104)
 
 
+@pytest.mark.skipif(not FFMpegWriter.isAvailable(), reason="no ffmpeg on the PATH")
+def test_mp4_is_written_where_there_is_ffmpeg(make, cells, paths, tmp_path):
+    written = tw.pl.write_animation(make(cells, paths, n_frames=3), tmp_path / "film.mp4", dpi=40)
+    assert written.read_bytes()[4:8] == b"ftyp"
+
+
 def test_other_endings_and_missing_ffmpeg_are_said(make, cells, paths, tmp_path, monkeypatch):
     film = make(cells, paths, n_frames=2)
     film._draw_frame(0)

@@ -36,13 +36,15 @@ def test_figures_are_a_column_or_a_page_wide(n, width, columns):
 
 
 def test_style_is_that_of_paper_and_does_not_leak():
-    before = dict(mpl.rcParams)
-    with canvas(None, None) as (ax,):
-        ax.set_xlabel("x")
-    assert dict(mpl.rcParams) == before
+    with mpl.rc_context({"font.size": 11.0, "axes.linewidth": 3.0}):
+        before = dict(mpl.rcParams)
+        with canvas(None, None) as (ax,):
+            ax.set_xlabel("x")
+        assert dict(mpl.rcParams) == before
     ax.set_xlim(0, 1e6)  # ticks made after the plot
     ax.figure.canvas.draw()
     assert {label.get_fontsize() for label in ax.get_xticklabels()} == {6.0}
+    assert {tick.tick1line.get_markersize() for tick in ax.xaxis.get_major_ticks()} == {2.4}
     assert ax.xaxis.label.get_fontsize() == 7.0
 
 

@@ -162,12 +162,12 @@ def test_trajectories_are_drawn_as_they_are(cells, paths):
 
 def test_trajectories_take_the_colour_of_the_cell_they_start_from(cells, paths):
     cells.obs["kind"] = cells.obs["kind"].cat.remove_unused_categories()
-    cells.obs.loc[["cell0", "cell1", "cell2"], "kind"] = ["left", "stem", "left"]
+    cells.obs.loc[["cell0", "cell1", "cell2"], "kind"] = ["left", "stem", "right"]
     ax = tw.pl.trajectories(cells, paths, color="kind")
     (lines,) = [c for c in ax.collections if isinstance(c, LineCollection)]
-    left, stem = "#aa0000", "#112233"
-    assert [to_hex(c) for c in lines.get_colors()] == [left] * 6 + [stem] * 6 + [left] * 6
-    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["stem", "left"]
+    expected = ["#aa0000"] * 6 + ["#112233"] * 6 + ["#00bb00"] * 6
+    assert [to_hex(c) for c in lines.get_colors()] == expected
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["stem", "left", "right"]
     with pytest.raises(MissingKeyError, match="color='no' is a column of neither"):
         tw.pl.trajectories(cells, paths, color="no")
     with pytest.raises(InputError, match=r"tw\.tl\.trajectories"):

@@ -33,7 +33,10 @@ def test_floor_is_a_band_from_its_lowest_to_its_highest(scores):
     ax = tw.pl.leave_one_out(scores)
     (band,) = [p for p in ax.patches if p.get_label() == "floor"]
     assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx((0.5, 1.0))
-    assert not tw.pl.leave_one_out(scores[scores["method"] != "floor"]).patches
+    assert "floor" in {t.get_text() for t in ax.texts}
+    without = tw.pl.leave_one_out(scores[scores["method"] != "floor"])
+    assert not without.patches
+    assert "floor" not in {t.get_text() for t in without.texts}
 
 
 def test_lines_by_time_are_means_over_seeds(scores):

@@ -76,6 +76,7 @@ def drivers(
     with canvas(ax, show, n=len(fates), height=height) as axes:
         for panel, (name, part) in zip(axes, fates.items(), strict=True):
             (_volcano if kind == "volcano" else _lollipop)(panel, part, n_genes, max_q)
+            panel.locator_params(axis="x", nbins=5)
             panel.set(xlabel="correlation with the fate", title=name if len(fates) > 1 else "")
         if kind == "volcano":
             axes[0].set_ylabel("$-\\log_{10}$ q")

@@ -96,8 +96,8 @@ def fate_colors(adata: AnnData, groupby: str, names: Sequence[str]) -> dict[str,
 def mix(probability: Floats, tints: Sequence[str]) -> Floats:
     r"""Colours of cells, shape ``(n, 3)``: mixed by probability in linear light, and faded to grey by entropy.
 
-    The share of grey is :math:`H(p) / \log k` for ``k`` fates: none for a cell that is decided, all for one that has
-    every fate equally likely.
+    The share of grey is :math:`H(p) / \log k` for ``k`` fates, one minus the confidence that `thalweg.tl.fate` writes:
+    none for a cell that is decided, all for one that has every fate equally likely.
     """
     from matplotlib.colors import to_rgb
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -81,9 +80,12 @@ def leave_one_out(
 
 def _by_method(axes: Axes, data: pd.DataFrame, floor: pd.Series, metric: str, mean: pd.Series) -> None:
     colors = time_colors(sorted(data["time"].unique()))
-    band: list[Any] = []
     if len(floor):
-        band.append(axes.axvspan(floor.min(), floor.max(), color=DARK, alpha=0.18, lw=0, label="floor", zorder=0))
+        axes.axvspan(floor.min(), floor.max(), color=DARK, alpha=0.18, lw=0, label="floor", zorder=0)
+        axes.annotate(
+            "floor", ((floor.min() + floor.max()) / 2, 0.03), xycoords=axes.get_xaxis_transform(), rotation=90,
+            ha="center", va="bottom", fontsize=small(), color=DARK,
+        )  # fmt: skip
     lanes = np.linspace(-0.2, 0.2, len(colors)) if len(colors) > 1 else [0.0]
     for row, name in enumerate(mean.index):
         axes.vlines(mean[name], row - 0.34, row + 0.34, color=DARK, lw=1.2, zorder=2)
@@ -101,21 +103,11 @@ def _by_method(axes: Axes, data: pd.DataFrame, floor: pd.Series, metric: str, me
     axes.set_xlabel(LABELS.get(metric, metric))
     axes.tick_params(axis="y", length=0)
     axes.annotate("mean", (1.02, 1), xycoords="axes fraction", va="bottom", fontsize=small(), color=DARK)
-    _key(axes, colors, band)
-
-
-def _key(axes: Axes, colors: Mapping[float, str], band: Sequence[Any]) -> None:
-    """What the colours mean, beyond the column of means: a colour bar where the times are many."""
     if len(colors) > _MANY:
         colorbar([axes], time_map(), (min(colors), max(colors)), "held-out time")
-        axes.legend(handles=band, frameon=False, fontsize=small(), loc="lower right") if band else None
-        return
-    legend(
-        axes,
-        handles=[*(dot(color, f"{time:g}") for time, color in colors.items()), *band],
-        title="held-out\ntime",
-        left=1.2,
-    )
+    else:
+        entries = [dot(color, f"{time:g}") for time, color in colors.items()]
+        legend(axes, handles=entries, title="held-out\ntime", left=1.2)
 
 
 def _by_time(axes: Axes, data: pd.DataFrame, floor: pd.DataFrame, metric: str, mean: pd.Series) -> None:
@@ -137,7 +129,8 @@ def _by_time(axes: Axes, data: pd.DataFrame, floor: pd.DataFrame, metric: str, m
         ends.append((float(last.iloc[-1]), float(last.index[-1]), name, color))
     axes.set_ylim(bottom=0)
     _name_ends(axes, ends, len(floor) > 0, times[-1])
-    axes.set_xticks(times) if len(times) <= 8 else None
+    if len(times) <= 10:
+        axes.set_xticks(times, [f"{t:g}" for t in times])
     axes.set(xlabel="held-out time", ylabel=LABELS.get(metric, metric))
 
 
