@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import scanpy as sc
 from anndata import AnnData
+from scipy.sparse import csr_matrix
 
 import thalweg as tw
 from thalweg.errors import InputError, MissingKeyError
@@ -148,6 +149,12 @@ def test_the_data_and_the_global_generator_are_left_alone(tmp_path):
     pd.testing.assert_frame_equal(tw.get.growth_df(ad.read_h5ad(tmp_path / "a.h5ad")), tw.get.growth_df(out))
     out.write_zarr(tmp_path / "a.zarr")
     pd.testing.assert_frame_equal(tw.get.growth_df(ad.read_zarr(tmp_path / "a.zarr")), tw.get.growth_df(out))
+    for kind in (np.asarray, csr_matrix):
+        adata.X = kind(before.X)
+        adata.write_h5ad(tmp_path / "b.h5ad")
+        backed = ad.read_h5ad(tmp_path / "b.h5ad", backed="r")
+        tw.pp.growth(backed, time_key="day")
+        pd.testing.assert_frame_equal(tw.get.growth_df(backed), tw.get.growth_df(out))
 
 
 # --- rates from plans ------------------------------------------------------------------------------------------------

@@ -95,7 +95,10 @@ def score(adata: AnnData, genes: Sequence[str], layer: str | None) -> NDArray[np
     import anndata
     import scanpy as sc
 
-    cells = anndata.AnnData(expression_matrix(adata, layer), var=adata.var[[]])
+    matrix = expression_matrix(adata, layer)
+    if adata.isbacked:
+        matrix = matrix.to_memory() if hasattr(matrix, "to_memory") else matrix[:]
+    cells = anndata.AnnData(matrix, var=adata.var[[]])
     with _global_generator_kept():
         sc.tl.score_genes(cells, list(genes), score_name="score", use_raw=False)
     return cells.obs["score"].to_numpy(dtype=np.float64)
