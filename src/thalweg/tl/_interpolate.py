@@ -12,6 +12,7 @@ from thalweg._random import Rng, resolve_rng, torch_generator
 from thalweg._settings import logger
 from thalweg.data.snapshots import descendants
 from thalweg.errors import InputError
+from thalweg.tl._dispersed import disperse_within
 from thalweg.tl._flow import Integrator, Noise
 from thalweg.tl._store import Stored, load
 
@@ -26,6 +27,7 @@ def interpolate(
     key: str = "thalweg",
     source_time: float | None = None,
     both_ends: bool = False,
+    dispersed: bool = False,
     extrapolate: bool = False,
     stochastic: bool | float = False,
     solver: str = "dopri5",
@@ -50,6 +52,10 @@ def interpolate(
     both_ends
         Carry the cells of the next observed time backwards, too; each side weighs by how near it is. It uses more of
         the data, which helps most where the time before has few cells.
+    dispersed
+        Add Gaussian noise of the covariance by which the prediction falls short of its neighbouring times: a path
+        between two cells averages them, which narrows the noisy directions. W1 in many dimensions rewards the narrow
+        prediction (the default); the energy distance, and a look at single cells, the dispersed one.
     extrapolate
         Allow a time outside the observed range.
     stochastic
@@ -60,7 +66,7 @@ def interpolate(
     n_steps
         Steps of a fixed-step solver or of the SDE.
     rng, random_state
-        Seed of the SDE's noise.
+        Seed of the noise of ``stochastic`` and ``dispersed``.
     device
         Where to integrate.
 
@@ -76,8 +82,8 @@ def interpolate(
     MissingKeyError
         If there is no fit under ``key``.
     InputError
-        If ``time`` is outside the observed range without ``extrapolate``, ``source_time`` was not observed, or
-        ``stochastic`` is asked of a fit without a score.
+        If ``time`` is outside the observed range without ``extrapolate``, ``source_time`` was not observed,
+        ``stochastic`` is asked of a fit without a score, or ``dispersed`` where times are observed on one side only.
     """
     import anndata
 
@@ -100,17 +106,22 @@ def interpolate(
             cloud, w = carried.x[-1], w * carried.weight[-1]
             if rates is not None and time > start:
                 w = w * descendants(rates[rows], time - start)
-        clouds.append(cloud.astype(np.float32))
+        clouds.append(cloud)
         shares.append(share * w / w.sum())
         sources.append(rows)
         logger.info("carried %d cells from time %g to %g", len(rows), start, time)
-    rows = np.concatenate(sources)
+    rows, carried_x, w = np.concatenate(sources), np.concatenate(clouds), np.concatenate(shares)
+    if dispersed:
+        sides, share = _sides(observed, time, stored)
+        labels = np.zeros(len(x), dtype=np.int64) if conditions is None else conditions
+        around = [(x[side], weights[side], labels[side]) for side in sides]
+        carried_x = disperse_within((carried_x, w, labels[rows]), around, share, generator)
     names = adata.obs_names[rows]
-    columns = {"source": names.to_numpy(), "weight": np.concatenate(shares), stored.time_key: float(time)}
+    columns = {"source": names.to_numpy(), "weight": w, stored.time_key: float(time)}
     obs = pd.DataFrame(columns, index=names)
     if conditions is not None:
         obs[stored.condition_key] = adata.obs[stored.condition_key].to_numpy()[rows]
-    out = anndata.AnnData(obs=obs, obsm={stored.use_rep: np.concatenate(clouds)})
+    out = anndata.AnnData(obs=obs, obsm={stored.use_rep: carried_x.astype(np.float32)})
     out.uns["interpolation"] = {
         "method": stored.method,
         "time": float(time),
@@ -118,6 +129,7 @@ def interpolate(
         "time_key": stored.time_key,
         "use_rep": stored.use_rep,
         "stochastic": float(stochastic),
+        "dispersed": dispersed,
         "map_labels": np.array(list(stored.time_labels), dtype=str),
         "map_values": np.array(list(stored.time_labels.values()), dtype=np.float64),
     }
@@ -154,6 +166,23 @@ def _starts(
     start = float(before[-1] if len(before) else observed[0])
     if not both_ends or not len(before) or not len(after):
         return [(start, 1.0)]
-    lo, now, hi = stored.flow.axis.tau([start, time, after[0]])
-    share = float((now - lo) / (hi - lo))
+    share = _share(start, time, float(after[0]), stored)
     return [(start, 1 - share), (float(after[0]), share)]
+
+
+def _share(before: float, time: float, after: float, stored: Stored) -> float:
+    """How far ``time`` lies between two others on the axis of the fit."""
+    lo, now, hi = stored.flow.axis.tau([before, time, after])
+    return float((now - lo) / (hi - lo))
+
+
+def _sides(observed: np.ndarray, time: float, stored: Stored) -> tuple[tuple[np.ndarray, np.ndarray], float]:
+    """Rows of the times around ``time``, and how far it lies between them."""
+    before, after = observed[observed < time], observed[observed > time]
+    if not len(before) or not len(after):
+        raise InputError(
+            f"dispersed=True needs observed times before and after time={time:g}; "
+            f"obs[{stored.time_key!r}] has {np.unique(observed).tolist()}."
+        )
+    lo, hi = float(before.max()), float(after.min())
+    return (np.flatnonzero(observed == lo), np.flatnonzero(observed == hi)), _share(lo, time, hi, stored)

@@ -1,0 +1,60 @@
+"""`interpolate(dispersed=True)`: the covariance of a prediction, between those of its neighbours."""
+
+from __future__ import annotations
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+import thalweg as tw
+from thalweg.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def course():
+    """Noise of another covariance at each of two times, for two conditions of different width."""
+    rng = np.random.default_rng(1)
+    n = 2000
+    condition = np.tile(["a", "b"], n)
+    wide = np.where(condition == "a", 1.0, 3.0)[:, None]
+    day = np.repeat([0.0, 2.0], n)
+    shape = np.where(day[:, None] == 0, [[1.0, 1.0, 0.2]], [[1.0, 2.0, 0.2]])
+    x = rng.normal(size=(2 * n, 3)) * shape * wide
+    obs = pd.DataFrame({"day": day, "condition": condition}, index=[f"c{i}" for i in range(2 * n)])
+    adata = anndata.AnnData(obs=obs, obsm={"X_pca": x})
+    config = tw.tl.FitConfig(max_steps=50)
+    tw.tl.fit(adata, "day", method="icfm", condition_key="condition", rng=0, config=config)
+    return adata
+
+
+def covariance(x):
+    return np.cov(np.asarray(x, dtype=float).T, bias=True)
+
+
+def test_has_the_covariance_between_its_neighbours_in_each_condition(course):
+    x, day, label = course.obsm["X_pca"], course.obs["day"].to_numpy(), course.obs["condition"].to_numpy()
+    narrow = tw.tl.interpolate(course, 0.8)
+    wide = tw.tl.interpolate(course, 0.8, dispersed=True, rng=0)
+    for name in ("a", "b"):
+        target = sum(s * covariance(x[(day == t) & (label == name)]) for s, t in ((0.6, 0.0), (0.4, 2.0)))
+        got, before = (covariance(p.obsm["X_pca"][p.obs["condition"] == name]) for p in (wide, narrow))
+        np.testing.assert_allclose(np.diag(got), np.diag(target), rtol=0.12)
+        assert np.trace(before) < 0.75 * np.trace(target)
+    np.testing.assert_array_equal(wide.obs["weight"], narrow.obs["weight"])
+
+
+def test_same_seed_same_bits_and_no_noise_at_rest(course):
+    one, two, other = (tw.tl.interpolate(course, 0.8, dispersed=True, rng=s).obsm["X_pca"] for s in (0, 0, 1))
+    np.testing.assert_array_equal(one, two)
+    assert not np.array_equal(one, other)
+    still = course.copy()
+    still.obsm["X_pca"] = np.zeros_like(still.obsm["X_pca"])
+    tw.tl.fit(still, "day", rng=0, config=tw.tl.FitConfig(max_steps=5))
+    moved = tw.tl.interpolate(still, 1.0, dispersed=True, rng=0).obsm["X_pca"]
+    np.testing.assert_array_equal(moved, tw.tl.interpolate(still, 1.0).obsm["X_pca"])
+
+
+def test_needs_times_on_both_sides(course):
+    with pytest.raises(InputError, match=r"before and after time=3.*\[0\.0, 2\.0\]"):
+        tw.tl.interpolate(course, 3.0, dispersed=True, extrapolate=True)
