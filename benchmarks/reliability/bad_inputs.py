@@ -1,15 +1,17 @@
 """Ten bad inputs a biologist makes, and the message shown for each.
 
-    python -m benchmarks.reliability.bad_inputs            # prints them, and writes docs/troubleshooting_messages.json
+    python -m benchmarks.reliability.bad_inputs     # prints them, and writes them into docs/troubleshooting.md
 
 Each is a time course that is nearly right. What thalweg raises or logs is collected word for word, so that the page
-"Troubleshooting by error message" of the documentation shows what the code says.
+"Troubleshooting by error message" of the documentation shows what the code says. The messages are also written as JSON,
+docs/troubleshooting_messages.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +24,8 @@ from benchmarks.reliability.common import QUICK, course, logged
 
 import thalweg as tw
 
-OUT = Path(__file__).parents[2] / "docs" / "troubleshooting_messages.json"
+DOCS = Path(__file__).parents[2] / "docs"
+OUT, PAGE = DOCS / "troubleshooting_messages.json", DOCS / "troubleshooting.md"
 
 
 def counts_instead_of_pcs(folder: Path) -> None:
@@ -104,12 +107,23 @@ def messages(make: Callable[[Path], None]) -> list[dict[str, str]]:
         except tw.errors.ThalwegError as caught:
             error = caught
     said = [{"kind": "log", "text": line} for line in dict.fromkeys(lines) if not _routine(line)]
-    return said + ([] if error is None else [{"kind": type(error).__name__, "text": str(error)}])
+    said += [] if error is None else [{"kind": type(error).__name__, "text": str(error)}]
+    return [{"kind": m["kind"], "text": m["text"].replace(f"{folder}/", "")} for m in said]
 
 
 def _routine(line: str) -> bool:
     """Lines of every fit: the representation, couplings, steps, and what was added."""
     return line.startswith(("using obsm", "added uns")) or " coupling of " in line or " steps in " in line
+
+
+def fill(page: str, found: dict[str, list[dict[str, str]]]) -> str:
+    """The page with the messages between its marks."""
+
+    def block(match: re.Match[str]) -> str:
+        lines = [("thalweg" if m["kind"] == "log" else m["kind"]) + f": {m['text']}" for m in found[match[1]]]
+        return "\n".join([f"<!-- message: {match[1]} -->", "", "```text", *lines, "```", "", "<!-- /message -->"])
+
+    return re.sub(r"<!-- message: (.*?) -->.*?<!-- /message -->", block, page, flags=re.DOTALL)
 
 
 def main() -> None:
@@ -123,7 +137,8 @@ def main() -> None:
         for message in said or [{"kind": "", "text": "read without a word"}]:
             print(f"    {message['kind']}: {message['text']}")
     args.json.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    print(f"\nwritten: {args.json}")
+    PAGE.write_text(fill(PAGE.read_text(), found))
+    print(f"\nwritten: {args.json}, {PAGE}")
 
 
 if __name__ == "__main__":

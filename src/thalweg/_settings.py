@@ -26,7 +26,8 @@ class Settings:
     progress
         Show progress bars (True).
     max_memory
-        Bytes that a plan, or the rows in flight during an integration, may take (2 GiB).
+        Bytes that a plan, a score, dense coordinates, or the cells in flight during an integration may take (2 GiB).
+        Work is done in blocks where it can be; the rest is refused by a `MemoryBudgetError` that says its size.
     verbosity
         Level of the ``thalweg`` logger by name: ``"error"``, ``"warning"``, ``"info"`` (default) or ``"debug"``.
     """

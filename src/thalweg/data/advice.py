@@ -42,8 +42,8 @@ def _populations(time: Floats) -> None:
             logger.warning("time %g has a single cell; its population is a point", value)
         elif count < FEW:
             logger.warning(
-                "time %g has %d cells only; what is learned around it rests on them. Leave it out, or pool it with a "
-                "neighbouring time by time_map=, unless that is meant",
+                "time %g has %d cells only, too few to know its population; leave it out, or give it the number of a "
+                "neighbouring time in time_map=",
                 value,
                 count,
             )

@@ -66,7 +66,7 @@ def read_representation(adata: AnnData, use_rep: str, n_dims: int | None = None)
         If the dense array would exceed ``thalweg.settings.max_memory``.
     """
     x, name = _read(adata, use_rep, n_dims)
-    _check_finite(x, name, adata)
+    _check_finite(x, name, use_rep, adata)
     return x
 
 
@@ -117,14 +117,14 @@ def _raw(adata: AnnData, use_rep: str) -> Any:
         ) from None
 
 
-def _check_finite(x: NDArray[np.float64], name: str, adata: AnnData) -> None:
+def _check_finite(x: NDArray[np.float64], name: str, use_rep: str, adata: AnnData) -> None:
     bad = ~np.isfinite(x)
     if bad.any():
         rows, cols = np.nonzero(bad)
         raise InputError(
             f"{name} holds {int(bad.sum())} NaN or infinite values (first at row {rows[0]} "
             f"{adata.obs_names[rows[0]]!r}, column {cols[0]}; {len(set(rows.tolist()))} rows in all); "
-            "remove or impute them first: tw.pp.drop_missing(adata, time_key, use_rep=...) drops these cells."
+            f"impute them, or drop these cells with tw.pp.drop_missing(adata, time_key, use_rep={use_rep!r})."
         )
     largest = float(np.abs(x).max(initial=0.0))
     if largest > _LARGEST or 0 < largest < _SMALLEST:

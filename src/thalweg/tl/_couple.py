@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from thalweg._settings import logger, settings
-from thalweg.core import couplings
+from thalweg.core import couplings, exact_ot
 from thalweg.core.unbalanced import log_ratio, unbalanced
 from thalweg.data import Snapshots
-from thalweg.errors import InputError
+from thalweg.errors import InputError, MemoryBudgetError
 from thalweg.tl._axis import TimeAxis
 from thalweg.tl._config import FitConfig
 from thalweg.tl._methods import Method
@@ -166,7 +166,7 @@ class _Solver:
     def __call__(self, x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> couplings.Plan:
         budget = settings.max_memory
         if self.method.coupling == "exact":
-            return couplings.exact(x0, x1, a=a, b=b)
+            return couplings.exact(x0, x1, a=a, b=b, max_memory=budget)
         if self.method.coupling == "entropic":
             return couplings.entropic(x0, x1, reg=self.reg, a=a, b=b, max_memory=budget)
         return unbalanced(x0, x1, self.relaxation, a=a, b=b, max_memory=budget)
@@ -178,8 +178,7 @@ def _coupling(
     name = solve.method.coupling
     if name == "independent":
         return couplings.Independent(ends.a, ends.b), name, 0.0
-    too_large = name != "unbalanced" and len(ends.x0) * len(ends.x1) * 8 > settings.max_memory
-    if config.coupling == "minibatch" or (config.coupling == "auto" and too_large):
+    if config.coupling == "minibatch" or (config.coupling == "auto" and _too_large(name, ends)):
         block = couplings.Minibatch(ends.x0, ends.x1, ends.a, ends.b, solve, config.block)
         return block, f"minibatch {name}", 0.0
     if key not in cache:
@@ -187,3 +186,14 @@ def _coupling(
         cache[key] = (solve(ends.x0, ends.x1, ends.a, ends.b), time.perf_counter() - start)
     plan, seconds = cache[key]
     return plan, f"whole {name}", seconds
+
+
+def _too_large(name: str, ends: _Ends) -> bool:
+    """Whether the cost matrix, or what the exact solver holds, exceeds the budget; unbalanced plans are never cut."""
+    n0, n1 = len(ends.x0), len(ends.x1)
+    try:
+        if name == "exact":
+            exact_ot.check_fits(n0, n1, ends.x0.shape[1], max_memory=settings.max_memory)
+    except MemoryBudgetError:
+        return True
+    return name != "unbalanced" and n0 * n1 * 8 > settings.max_memory
