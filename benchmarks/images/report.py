@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from benchmarks.images.steptime import machine
 from benchmarks.images.store import slug
-from safetensors.torch import load_file
 
 from thalweg.errors import InputError
+from thalweg.training.files import read_tensors
 
 README = Path(__file__).parent / "README.md"
 _T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # two-sided 95 % quantiles of Student's t for so many seeds
@@ -176,7 +176,7 @@ def _strip(path: Path, across: int) -> np.ndarray:
     """Images side by side, in [0, 1]."""
     if not path.is_file():
         raise InputError(f"{path} does not exist; make the run again.")
-    grey = load_file(path)["grey"]
+    grey = read_tensors(path)[0]["grey"]
     top = 16 if int(grey.max()) <= 16 else 255
     rows = max(1, len(grey) // across)
     tiles = torch.nn.functional.pad(grey[: rows * across].float() / top, (1, 1, 1, 1), value=0.35)

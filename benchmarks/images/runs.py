@@ -1,16 +1,17 @@
 """One run: train a model with an objective, score it, keep the weights, the samples and a JSON of everything.
 
 A run's folder is ``<out>/<dataset>/<table>/<name>-s<seed>/`` with ``model.safetensors`` (averaged weights),
-``samples.safetensors`` (grey levels of the first samples) and ``result.json``, which is written last and moved into
-place in one step: a folder without it is an unfinished run and is made again, one with it is skipped. Its key is a hash
-of the configuration; a folder made with another configuration is an error, never mixed in.
+``samples.safetensors`` (grey levels of the first samples) and ``result.json``, which is written last: a run with it is
+skipped. Until then the training's checkpoints (`thalweg.training.Checkpoints`) are in ``checkpoints/``, and a run that
+was killed goes on from them to the bit; one of several processes is made again. The key is a hash of the configuration;
+a folder made with another configuration is an error, never mixed in.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -25,12 +26,11 @@ from benchmarks.images.objectives import Objective, terms
 from benchmarks.images.parallel import World
 from benchmarks.images.transformer import Transformer, TransformerConfig
 from benchmarks.images.unet import UNet, UNetConfig
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from thalweg.errors import InputError
-from thalweg.training import TrainingConfig, TrainingResult, train
+from thalweg.errors import CheckpointError, InputError
+from thalweg.training import Checkpoints, TrainingConfig, TrainingResult, train
+from thalweg.training.files import read_tensors, replace_file, to_json, to_safetensors
 
 FORMAT = 1
 
@@ -109,6 +109,7 @@ def fit(
     world: World,
     *,
     source: ImageSet | None = None,
+    folder: Path | None = None,
     progress: bool = True,
     description: str = "training",
 ) -> tuple[nn.Module, TrainingResult]:
@@ -124,6 +125,8 @@ def fit(
         This process among those that share the run.
     source
         Images to start from; Gaussian noise by default.
+    folder
+        Folder of checkpoints to write and go on from; none by default. Not used by runs of several processes.
     progress, description
         Progress bar and its label.
     """
@@ -150,9 +153,21 @@ def fit(
     with torch.random.fork_rng():  # dropout alone draws from torch's own generator: seeded here and given back
         torch.manual_seed(seed)
         generator = torch.Generator(world.device).manual_seed(seed)
-        show = progress and world.first
-        result = train(network, loss, config.training, generator, progress=show, description=description)
+        options = {"progress": progress and world.first, "description": description}
+        points = None if folder is None or world.size > 1 else _checkpoints(folder, config, world, images, source)
+        result = train(network, loss, config.training, generator, checkpoints=points, **options)
     return network.eval(), result
+
+
+def _checkpoints(
+    folder: Path, config: RunConfig, world: World, images: ImageSet, source: ImageSet | None
+) -> Checkpoints:
+    sets = (images,) if source is None else (images, source)
+    data = hashlib.sha256(b"".join(t.cpu().numpy().tobytes() for part in sets for t in (part.x, part.y))).hexdigest()
+    cuda = world.device.type == "cuda"
+    dropout = torch.cuda.default_generators[world.device.index or 0] if cuda else torch.default_generator
+    identity = {"run": config.record(), "images": data[:16], "device": world.device.type}
+    return Checkpoints(folder, identity, resume=True, generators={"dropout": dropout})
 
 
 def execute(
@@ -190,8 +205,11 @@ def execute(
     if stored is not None:
         return stored
     start = time.perf_counter()
-    network, trained = fit(config, images, world, source=source, progress=progress, description=folder.name)
-    seconds = time.perf_counter() - start
+    points = folder / "checkpoints"
+    network, trained = fit(
+        config, images, world, source=source, folder=points, progress=progress, description=folder.name
+    )
+    seconds = time.perf_counter() - start + trained.earlier_seconds
     result: dict[str, Any] = {"key": config.key, "config": config.record(), "name": folder.name}
     if world.first:
         start = time.perf_counter()
@@ -199,6 +217,7 @@ def execute(
         result |= {"scores": scores, "train_seconds": seconds, "score_seconds": time.perf_counter() - start}
         result["history"] = trained.history
         save(folder, config, network, samples, result)
+        shutil.rmtree(points, ignore_errors=True)  # the result stands for them
     world.wait()
     return result
 
@@ -206,14 +225,12 @@ def execute(
 def save(folder: Path, config: RunConfig, network: nn.Module, samples: Tensor, result: dict[str, Any]) -> None:
     """Write weights, samples, then ``result.json``, each moved into place whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    for name, tensors in (("model", weights), ("samples", {"grey": samples.cpu().contiguous()})):
-        part = folder / f"{name}.part"
-        save_file(tensors, part, metadata={"key": config.key})
-        os.replace(part, folder / f"{name}.safetensors")
-    part = folder / "result.part"
-    part.write_text(json.dumps(result, indent=1) + "\n")
-    os.replace(part, folder / "result.json")
+    sums = {}
+    for name, tensors in (("model", network.state_dict()), ("samples", {"grey": samples})):
+        data = to_safetensors(tensors, {"key": config.key})
+        sums[name] = hashlib.sha256(data).hexdigest()
+        replace_file(folder / f"{name}.safetensors", data)
+    replace_file(folder / "result.json", to_json({**result, "sha256": sums}))
 
 
 def read_result(folder: Path, config: RunConfig) -> dict[str, Any] | None:
@@ -249,15 +266,19 @@ def load_network(folder: Path, config: RunConfig, images: ImageSet) -> nn.Module
     ------
     InputError
         If the file is absent or of another configuration.
+    CheckpointError
+        If it is damaged.
     """
     path = folder / "model.safetensors"
     if not path.is_file():
         raise InputError(f"{path} does not exist; make the run first.")
-    with safe_open(path, framework="pt") as file:
-        found = (file.metadata() or {}).get("key")
-        if found != config.key:
-            raise InputError(f"{path} was made with configuration {found}, not {config.key}; make the run again.")
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+    weights, metadata = read_tensors(path)
+    if metadata.get("key") != config.key:
+        found = metadata.get("key")
+        raise InputError(f"{path} was made with configuration {found}, not {config.key}; make the run again.")
+    sums = (read_result(folder, config) or {}).get("sha256", {})  # runs made before sums were stored have none
+    if "model" in sums and hashlib.sha256(path.read_bytes()).hexdigest() != sums["model"]:
+        raise CheckpointError(f"{path} is damaged: its SHA-256 is not that of result.json; make the run again.")
     network = make_network(config, images)
     network.load_state_dict(weights)
     return network.eval()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,11 @@ from benchmarks.images.evaluation import evaluate, floor
 from benchmarks.images.judge import Judge, JudgeConfig, fit_judge
 from benchmarks.images.parallel import World
 from benchmarks.images.runs import RunConfig, execute
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from thalweg.errors import InputError
+from thalweg.training.files import read_tensors, replace_file, to_safetensors
 
 
 def slug(name: str) -> str:
@@ -92,13 +90,10 @@ def stored_judge(
     there = path.is_file()
     world.wait()
     if there:
-        with safe_open(path, framework="pt") as file:
-            found = (file.metadata() or {}).get("key")
-            if found != key:
-                raise InputError(
-                    f"{path} was made with configuration {found}, not {key}; delete it or pass another --out."
-                )
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+        weights, metadata = read_tensors(path)
+        if metadata.get("key") != key:
+            found = metadata.get("key")
+            raise InputError(f"{path} was made with configuration {found}, not {key}; delete it or pass another --out.")
         judge = build(lambda: Judge(shape, images.n_classes, config), torch.Generator())
         judge.load_state_dict(weights)
         return judge.to(world.device).eval()
@@ -106,9 +101,5 @@ def stored_judge(
     if world.first:
         folder.mkdir(parents=True, exist_ok=True)
         (folder.parent / ".gitignore").write_text("*\n")  # weights and samples are made again, not kept in a repository
-        part = path.with_suffix(".part")
-        save_file(
-            {k: v.detach().cpu().contiguous() for k, v in judge.state_dict().items()}, part, metadata={"key": key}
-        )
-        os.replace(part, path)
+        replace_file(path, to_safetensors(judge.state_dict(), {"key": key}))
     return judge

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.images import report, tables
+from benchmarks.images import runs as runs_module
 from benchmarks.images.data import Split, from_grey, split
 from benchmarks.images.evaluation import Evaluation
 from benchmarks.images.fid import inception_fid
@@ -25,10 +27,11 @@ from benchmarks.images.runs import RunConfig, load_network, make_network
 from benchmarks.images.store import run_table, stored_judge
 from benchmarks.images.transformer import TransformerConfig
 from benchmarks.images.translation import run_translation
+from benchmarks.images.unet import UNetConfig
 
 from thalweg.core.objectives import Contrastive, Dispersive
-from thalweg.errors import InputError
-from thalweg.training import TrainingConfig
+from thalweg.errors import CheckpointError, InputError
+from thalweg.training import Checkpoints, TrainingConfig, latest_checkpoint
 
 ROOT = Path(__file__).parents[2]
 HERE = World(torch.device("cpu"))
@@ -91,6 +94,53 @@ def test_a_table_killed_between_runs_goes_on(parts: Split, judge: Judge, tmp_pat
     assert (half / "model.safetensors").read_bytes() == (
         tmp_path / "whole" / "t" / "b_c-s0" / "model.safetensors"
     ).read_bytes()
+
+
+class Killed(BaseException):
+    """Ends a run at once, as a signal would."""
+
+
+def test_a_run_killed_within_training_goes_on_to_the_bit(
+    parts: Split, judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(
+        TINY,
+        model=UNetConfig(width=8, mult=(1,), dropout=0.3),  # draws from torch's own generator
+        training=TrainingConfig(max_steps=9, batch_size=8, validate_every=2),
+    )
+    make({"a-s0": config}, parts, judge, tmp_path / "whole" / "t")
+    monkeypatch.setattr(runs_module, "Checkpoints", partial(Checkpoints, every=2))
+    calls, terms = [0], runs_module.terms
+
+    def cut(*args: Any, **kwargs: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 6:
+            raise Killed
+        return terms(*args, **kwargs)
+
+    monkeypatch.setattr(runs_module, "terms", cut)
+    folder = tmp_path / "cut" / "t" / "a-s0"
+    with pytest.raises(Killed):
+        make({"a-s0": config}, parts, judge, folder.parent)
+    assert latest_checkpoint(folder / "checkpoints").step == 4  # type: ignore[union-attr]
+    other = replace(config, training=replace(config.training, learning_rate=1e-4))
+    with pytest.raises(InputError, match=r"run\.training\.learning_rate is 0\.005 there and 0\.0001 here"):
+        make({"a-s0": other}, parts, judge, folder.parent)
+    make({"a-s0": config}, parts, judge, folder.parent)
+    assert calls[0] == 6 + 5  # steps 5 to 9
+    whole = tmp_path / "whole" / "t" / "a-s0" / "model.safetensors"
+    assert (folder / "model.safetensors").read_bytes() == whole.read_bytes()
+    assert not (folder / "checkpoints").exists()
+
+
+def test_a_damaged_result_is_found(parts: Split, judge: Judge, tmp_path: Path) -> None:
+    make({"a-s0": TINY}, parts, judge, tmp_path / "r" / "t")
+    path = tmp_path / "r" / "t" / "a-s0" / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
+        load_network(path.parent, TINY, parts.train)
 
 
 def test_another_configuration_is_refused_and_named(parts: Split, judge: Judge, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A fit whose flow is known in closed form, for the tools that run a fit."""
+"""A fit whose flow is known in closed form, for the tools that run a fit; a fit that is killed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import thalweg as tw
 from thalweg.tl import _fate, _flow, _interpolate, _store, _trajectories, _transition, _velocity
 from thalweg.tl._axis import TimeAxis
+from thalweg.training import loop
 
 Field = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
@@ -42,7 +43,8 @@ class KnownNet(nn.Module):
 
 @pytest.fixture
 def known(monkeypatch):
-    """``known(adata, velocity, growth=, score=, sigma=, condition_key=, weight_key=, method=)``: put the fit there.
+    """``known(adata, velocity, growth=, score=, sigma=, condition_key=, weight_key=, growth_key=,
+    method=)``: put the fit there.
 
     ``sigma`` is the diffusion per square root of a unit of time.
     """
@@ -56,6 +58,7 @@ def known(monkeypatch):
         sigma: float = 0.0,
         condition_key: str = "",
         weight_key: str = "",
+        growth_key: str = "",
         method: str = "otcfm",
     ) -> AnnData:
         times = np.unique(adata.obs["time"].to_numpy(dtype=float))
@@ -65,7 +68,7 @@ def known(monkeypatch):
         flow = _flow.Flow(net, axis, np.zeros(d), 1.0, sigma * net.unit**0.5)
         conditions = tuple(sorted(set(adata.obs[condition_key].astype(str)))) if condition_key else ()
         stored = _store.Stored(
-            flow, method, "time", "X_pca", {}, condition_key, conditions, weight_key, tw.tl.FitConfig()
+            flow, method, "time", "X_pca", {}, condition_key, conditions, weight_key, tw.tl.FitConfig(), growth_key
         )
         adata.uns["thalweg"] = {"format": 1, "weights": np.zeros(1, dtype=np.uint8)}
         for module in (_fate, _interpolate, _trajectories, _transition, _velocity):
@@ -86,3 +89,26 @@ def cells():
         return AnnData(obs=obs, obsm={"X_pca": x})
 
     return make
+
+
+class Killed(BaseException):
+    """Ends a fit at once, as a signal would."""
+
+
+@pytest.fixture
+def killed(monkeypatch):
+    """``killed(step)``: whatever trains next is killed while it takes this step."""
+    original = loop._step
+
+    def arm(step):
+        def cut(state, objective, config, now):
+            if now == step:
+                monkeypatch.setattr(loop, "_step", original)
+                objective(state.model, config.batch_size, state.generator)  # draws are lost, too
+                raise Killed
+            return original(state, objective, config, now)
+
+        monkeypatch.setattr(loop, "_step", cut)
+
+    arm.error = Killed
+    return arm

@@ -143,9 +143,9 @@ def fit(
     )
     axis, place, checkpoints = make_axis(snapshots.times, spacing), resolve_device(device), None
     if checkpoint_dir is not None:
-        identity, fresh = identify(snapshots, method, axis, config, place), rng is None and random_state is None
+        identity, fresh = identify(snapshots, method, axis, place), rng is None and random_state is None
         checkpoints, generator = open_checkpoints(
-            checkpoint_dir, identity, generator, resume=resume, every=checkpoint_every, fresh=fresh
+            checkpoint_dir, identity, config, generator, resume=resume, every=checkpoint_every, fresh=fresh
         )
     elif resume:
         raise InputError("resume=True needs checkpoint_dir, the folder to go on from.")

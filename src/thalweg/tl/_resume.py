@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict
 from os import PathLike
 from typing import Any, cast
 
@@ -21,6 +20,7 @@ from thalweg.training import Checkpoints
 def open_checkpoints(
     directory: str | PathLike[str],
     identity: Mapping[str, Any],
+    config: FitConfig,
     rng: np.random.Generator,
     *,
     resume: bool,
@@ -36,8 +36,8 @@ def open_checkpoints(
     ----------
     directory, resume, every
         See `fit`.
-    identity
-        Of `identify`.
+    identity, config
+        Of `identify`, and of the fit.
     rng
         Generator of this call.
     fresh
@@ -52,6 +52,7 @@ def open_checkpoints(
     """
     state = _plain(rng.bit_generator.state)
     checkpoints = Checkpoints(directory, identity, resume=resume, every=every, notes={"rng": state})
+    checkpoints.expect_config(config)
     stored = checkpoints.notes.get("rng")
     if stored == state:
         return checkpoints, rng
@@ -62,15 +63,12 @@ def open_checkpoints(
     return checkpoints, _restored(stored, directory)
 
 
-def identify(
-    snapshots: Snapshots, method: str, axis: TimeAxis, config: FitConfig, device: torch.device
-) -> dict[str, Any]:
-    """What decides the result of a fit besides its seed, as plain values; data by the start of their SHA-256."""
+def identify(snapshots: Snapshots, method: str, axis: TimeAxis, device: torch.device) -> dict[str, Any]:
+    """What decides a fit besides its seed and configuration, as plain values; data by the start of their SHA-256."""
     return {
         "cells": identify_cells(snapshots),
         "method": method,
         "model times": axis.tau(axis.times).tolist(),
-        "config": asdict(config),
         "device": device.type,
     }
 

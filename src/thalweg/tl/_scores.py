@@ -60,7 +60,10 @@ class Scores:
         self._errors: list[Exception] = []
         self.failures: list[Row] = []
         if self._path is not None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(f"checkpoint_dir={str(directory)!r} cannot be written ({error}).") from None
             if self._path.exists():
                 self._read(self._path, resume)
 
@@ -102,13 +105,22 @@ class Scores:
             raise CheckpointError(
                 f"{path} has format {content['format']}, this version reads up to {FORMAT}; upgrade thalweg."
             )
-        changed = differences(content["identity"], self._identity)
+        try:
+            changed = differences(content["identity"], self._identity)
+            self._rows = {Unit(*unit): row for unit, row in content["rows"]}
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path} is no table of scores ({type(error).__name__}: {error}).") from None
         if changed:
             raise InputError(f"{path} is of another call: {'; '.join(changed)}. Give another checkpoint_dir.")
-        self._rows = {Unit(*unit): row for unit, row in content["rows"]}
         logger.info("%d finished rows are taken from %s", len(self._rows), path)
 
     def _write(self) -> None:
-        if self._path is not None:
-            rows = [[list(unit), row] for unit, row in self._rows.items()]
+        if self._path is None:
+            return
+        rows = [[list(unit), row] for unit, row in self._rows.items()]
+        try:
             replace_file(self._path, sealed({"format": FORMAT, "identity": self._identity, "rows": rows}))
+        except OSError as error:  # a table is worth more than its copy
+            logger.error(
+                "%s could not be written (%s); the rows before are stored, and the others go on", self._path, error
+            )

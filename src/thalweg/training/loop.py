@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -102,7 +102,7 @@ def train(
     generators = {"training": generator} | ({} if checkpoints is None else checkpoints.generators)
     state = RunState(model, config, generators)
     if checkpoints is not None:
-        checkpoints.expect(config=asdict(config))
+        checkpoints.expect_config(config)
         if checkpoints.start is not None:
             state.restore(checkpoints.start)
             checkpoints.start = None  # its tensors are no longer needed

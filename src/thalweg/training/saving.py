@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from thalweg.training.checkpoint import (
     remove_leftovers,
     write_checkpoint,
 )
+from thalweg.training.config import TrainingConfig
 
 
 class Checkpoints:
@@ -103,6 +105,20 @@ class Checkpoints:
                 f"{self.start.path} is of another run: {'; '.join(changed)}. Resume with the same data and options, or "
                 "start a new run in another checkpoint_dir."
             )
+
+    def expect_config(self, config: TrainingConfig) -> None:
+        """Add a configuration to the identity; an option younger than the checkpoint may have its default.
+
+        Raises
+        ------
+        InputError
+            If the checkpoint to go on from is of another configuration; names what differs.
+        """
+        values, default = asdict(config), asdict(type(config)())
+        stored = {} if self.start is None else _values(self.start, "identity").get("config")
+        if self.start is not None and isinstance(stored, dict):
+            self.expect(config={k: v for k, v in values.items() if k in stored or v != default[k]})
+        self._identity["config"] = values
 
     def save(self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], record: Mapping[str, Any]) -> Path:
         """Write a checkpoint and return its folder.
