@@ -11,6 +11,8 @@ from benchmarks.reliability import attacks
 from benchmarks.reliability.common import Case, Result
 
 import thalweg as tw
+from thalweg import _hdf5
+from thalweg.data.reader import default_limit
 
 
 def _peak() -> int:
@@ -63,14 +65,16 @@ def files() -> Result:
     with tempfile.TemporaryDirectory() as folder:
         marker = Path(folder) / "ran"
         os.environ[attacks.MARKER] = str(marker)
-        paths = attacks.write_h5ad_attacks(Path(folder), base)
-        for path in paths.values():
-            stopped, grown = _growth(lambda p=path: tw.read_h5ad(p))
-            refused, worst = refused + stopped, max(worst, grown)
-        ran = marker.exists()
         honest = Path(folder) / "honest.h5ad"
         base.write_h5ad(honest)
         read = tw.read_h5ad(honest).n_obs == base.n_obs
+        paths = attacks.write_h5ad_attacks(Path(folder), base)
+        for path in paths.values():
+            stopped, grown = _growth(lambda p=path: tw.read_h5ad(p))
+            # What its process of its own does, once more here, where its memory can be seen.
+            _, there = _growth(lambda p=path: _hdf5.rehearse(p, default_limit(p.stat().st_size)))
+            refused, worst = refused + stopped, max(worst, grown, there)
+        ran = marker.exists()
     passed = refused == len(paths) and read and not ran and worst < 2**26
     return passed, f"{refused} of {len(paths)} refused (200 MB included), memory at most {worst / 2**20:.0f} MiB more"
 

@@ -15,28 +15,26 @@ warnings.simplefilter("ignore")
 from cellrank.kernels import RealTimeKernel  # noqa: E402
 
 
-def order(adata: Any) -> list[Any]:
-    """The time points of a kernel, in its order."""
-    return list(RealTimeKernel(adata, time_key="time").experimental_time.cat.categories)
+def couplings(times: Any, **changes: Any) -> list[tuple[Any, Any]]:
+    """The pairs of times that a kernel would couple, from a categorical column as its documentation asks for."""
+    adata = common.course(times)
+    for cell, value in changes.items():
+        adata.obs.loc[cell, "time"] = value
+    adata.obs["time"] = adata.obs["time"].astype("category")
+    return list(RealTimeKernel(adata, time_key="time").couplings)
 
 
 def labels() -> common.Result:
-    refused = common.refuses(lambda: order(common.course(["d0", "d10", "d2"])))
-    adata = common.course(["d0", "d10", "d2"])
-    adata.obs["time"] = adata.obs["time"].astype("category")
-    as_category = common.refuses(lambda: order(adata))
-    return refused[0] and as_category[0], f"text: {refused[1]}; categories: {as_category[1]}"
+    return common.refuses(lambda: couplings(["d0", "d10", "d2"]))
 
 
 def numeric_text() -> common.Result:
-    found = [float(t) for t in order(common.course(["0", "10", "2"]))]
-    return found == [0, 2, 10], f"{found}"
+    found = [tuple(map(float, pair)) for pair in couplings(["0", "10", "2"])]
+    return found == [(0, 2), (2, 10)], f"{found}"
 
 
 def missing() -> common.Result:
-    adata = common.course([0.0, 1.0, 3.0])
-    adata.obs.loc[["cell3", "cell7"], "time"] = np.nan
-    return common.refuses(lambda: order(adata))
+    return common.refuses(lambda: couplings([0.0, 1.0, 3.0], cell3=np.nan, cell7=np.nan))
 
 
 def no_times() -> common.Result:
@@ -46,16 +44,16 @@ def no_times() -> common.Result:
         "datetime": list(pd.date_range("2026-01-01", periods=3)),
         "timedelta": list(pd.to_timedelta([0, 1, 2], unit="D")),
     }
-    found = {k: common.refuses(lambda v=v: order(common.course(v)))[0] for k, v in kinds.items()}
+    found = {k: common.refuses(lambda v=v: couplings(v))[0] for k, v in kinds.items()}
     return all(found.values()), f"{sum(found.values())} of {len(found)} kinds refused: {found}"
 
 
 def one_time() -> common.Result:
-    refused = common.refuses(lambda: order(common.course([3.0])))
+    refused = common.refuses(lambda: couplings([3.0]))
     adata = common.course([0, 1])
     adata.obs["time"] = adata.obs["time"].astype("category").cat.add_categories([5, 9])
-    found = order(adata)
-    return refused[0] and found == [0, 1], f"{refused[1]}; with unused categories: {found}"
+    found = list(RealTimeKernel(adata, time_key="time").couplings)
+    return refused[0] and found == [(0, 1)], f"one time: {refused[1]}; with unused categories: {found}"
 
 
 def hostile() -> common.Result:

@@ -36,7 +36,7 @@ def test_attacks_are_refused_out_of_a_file(name, base, tmp_path):
 def test_a_newer_format_names_the_version_that_reads_it(base):
     adata = attacks.fit_attack(base, "format of a later version")
     adata.uns["thalweg"]["version"] = "7.3.1"
-    with pytest.raises(InputError, match=r"format 99, written by thalweg 7\.3\.1.*upgrade thalweg to 7\.3\.1"):
+    with pytest.raises(InputError, match=r"format 99, this version reads up to 1; upgrade thalweg to 7\.3\.1"):
         tw.tl.interpolate(adata, 0.5)
     assert base.uns["thalweg"]["version"] == tw.__version__
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import scipy.sparse as sp
 
+import thalweg
 from thalweg.errors import InputError, ThalwegError, UnsafeFileError
 
 if TYPE_CHECKING:
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
 SMALLEST_LIMIT = 64 * 2**20
 LARGEST_LIMIT = 64 * 2**30
 GROWTH = 100
+PATIENCE = 60.0  # seconds
+SLOWEST = 2e6  # bytes of the file a second, beside them
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
@@ -28,8 +34,10 @@ def default_limit(size: int) -> int:
 def read_h5ad(path: str | os.PathLike[str], *, max_bytes: int | None = None) -> AnnData:
     """Read an h5ad, also one from a stranger: nothing in it can run code, name another file or fill the memory.
 
-    The file is inspected before any array is read, then loaded by anndata, then its sparse matrices are checked, as
-    indices out of range would write outside their memory. What is promised, and what is not, is in SECURITY.md.
+    A process of its own, which takes about a second, inspects the file before any array is read, then reads all of it a
+    block at a time: bytes on which the HDF5 library crashes or never ends do so there. Then anndata loads the file, and
+    its sparse matrices are checked, as indices out of range would write outside their memory. SECURITY.md says what is
+    promised, and what is not.
 
     Parameters
     ----------
@@ -47,7 +55,8 @@ def read_h5ad(path: str | os.PathLike[str], *, max_bytes: int | None = None) -> 
     ------
     UnsafeFileError
         If the file links to another file or to itself, keeps values in other files, holds types or compression that
-        AnnData does not use, or would take more than ``max_bytes``; nothing of it is loaded.
+        AnnData does not use, would take more than ``max_bytes``, or makes the HDF5 library crash or hang; nothing of it
+        is loaded.
     InputError
         If there is no such file, it is no HDF5, or it is damaged.
 
@@ -66,12 +75,10 @@ def read_h5ad(path: str | os.PathLike[str], *, max_bytes: int | None = None) -> 
     limit = default_limit(size) if max_bytes is None else max_bytes
     if limit < 1:
         raise InputError(f"max_bytes must be at least 1, found {max_bytes!r}.")
+    _rehearse(file, limit)
     import anndata
 
-    from thalweg.data._hdf5 import inspect
-
     try:
-        inspect(file, limit)
         adata = anndata.read_h5ad(file)
         _check_sparse(adata, file)
     except ThalwegError:
@@ -81,6 +88,30 @@ def read_h5ad(path: str | os.PathLike[str], *, max_bytes: int | None = None) -> 
             f"{str(path)!r} is damaged or not an h5ad ({type(error).__name__}: {_first_line(error)})."
         ) from error
     return adata
+
+
+def _rehearse(file: Path, limit: int) -> None:
+    """Read the file in a process of its own, see `thalweg._hdf5`."""
+    package = str(Path(thalweg.__file__).parents[1])
+    # -P: a module beside the file of a stranger is not imported.
+    code = f"import sys; sys.path.append({package!r}); from thalweg._hdf5 import main; main()"
+    seconds = PATIENCE + file.stat().st_size / SLOWEST
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", code, str(file), str(limit)], capture_output=True, timeout=seconds, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise UnsafeFileError(f"{file}: reading it does not end within {seconds:.0f} s; it is damaged.") from None
+    try:
+        answer = json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        raise UnsafeFileError(
+            f"{file}: the HDF5 library crashes on it (exit status {done.returncode}); it is damaged."
+        ) from None
+    if "unsafe" in answer:
+        raise UnsafeFileError(answer["unsafe"])
+    if answer:
+        raise InputError(f"{str(file)!r} is damaged or not an h5ad ({answer['damaged'].splitlines()[0][:200]}).")
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""What an HDF5 file holds, looked at without reading any of its arrays: `inspect` refuses what no AnnData needs.
+"""What an HDF5 file holds: `inspect` looks without reading any array, and refuses what no AnnData needs.
 
 HDF5 lets a file name other files (external links, external storage, virtual datasets), itself (soft links, groups
 linked in a ring) and types that are addresses; and a few bytes may stand for any number of them. Three things decide
@@ -8,11 +8,17 @@ how much memory a file takes:
 - a compressed chunk, which may decompress to more than it declares: deflate reaches 1032 bytes for one;
 - text of free length, which lies in heaps outside the dataset: many entries may name one long text. A heap starts with
   its size, so the longest text is known from a search of the file for heaps.
+
+The HDF5 library itself may end the process, or never end, on damaged bytes. `rehearse` therefore does in a process of
+its own what the real reading does, and the file is opened again only if that went well. This module imports nothing
+heavy, so that such a process starts quickly.
 """
 
 from __future__ import annotations
 
+import json
 import mmap
+import sys
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +36,8 @@ INFLATION = 1032  # bytes that one byte of deflate becomes at most; LZF reaches 
 FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
 COMPRESSORS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_LZF}
 TEXT = 64  # bytes of a Python string beside its characters
-_TEXT_BLOCK = 16 * 2**20  # bytes of text that are looked at together, at most
+ROOM = 2 * 2**30  # address space of a rehearsal beside the arrays: libraries are mapped, not held
+_BLOCK = 16 * 2**20  # bytes that are looked at together
 
 
 @dataclass
@@ -120,6 +127,56 @@ def inspect(path: Path, limit: int) -> None:
                 raise seen.refuse(where, "refers to something outside the tree of the file")
 
 
+def rehearse(path: Path, limit: int) -> None:
+    """Inspect a file, then read all of it, a block at a time.
+
+    Raises
+    ------
+    UnsafeFileError
+        As `inspect`.
+    OSError, RuntimeError, KeyError, ValueError, TypeError
+        From h5py, if it is damaged.
+    """
+    inspect(path, limit)
+    with h5py.File(path, "r") as file:
+        dict(file.attrs)
+        file.visititems(_read)
+
+
+def _read(name: str, item: h5py.Group | h5py.Dataset) -> None:
+    dict(item.attrs)
+    if not isinstance(item, h5py.Dataset) or not item.size:
+        return
+    if not item.shape:
+        item[()]
+    elif item.chunks:
+        for block in item.iter_chunks():
+            item[block]
+    else:
+        rows = max(1, _BLOCK // max(1, item.id.get_type().get_size() * item.size // item.shape[0]))
+        for start in range(0, item.shape[0], rows):
+            item[start : start + rows]
+
+
+def main() -> None:
+    """The process of a rehearsal: arguments are a file and a limit, the answer is a line of JSON."""
+    path, limit = Path(sys.argv[1]), int(sys.argv[2])
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        pass
+    else:
+        resource.setrlimit(resource.RLIMIT_AS, (limit + ROOM, limit + ROOM))
+    try:
+        rehearse(path, limit)
+        answer = {}
+    except UnsafeFileError as error:
+        answer = {"unsafe": str(error)}
+    except Exception as error:  # whatever h5py makes of a damaged file
+        answer = {"damaged": f"{type(error).__name__}: {error}"}
+    print(json.dumps(answer))
+
+
 def _largest_heap(path: Path) -> int:
     """Bytes of the largest global heap collection; a false match in some array can only make it larger."""
     size = path.stat().st_size
@@ -201,7 +258,7 @@ def _text(seen: Inspection, data: h5py.Dataset) -> None:
         seen.add(data.name, n * seen.longest_text, f"{n} texts of up to {seen.longest_text} bytes")
         return
     # Blocks of which none takes much, whatever its texts.
-    step = max(1, min(seen.limit - seen.total, _TEXT_BLOCK) // max(seen.longest_text, 1))
+    step = max(1, min(seen.limit - seen.total, _BLOCK) // max(seen.longest_text, 1))
     for start in range(0, n, step):
         size = sum(map(len, data[start : start + step]))
         seen.add(data.name, size, f"text up to entry {start + step}")
