@@ -111,6 +111,17 @@ def driving_genes(train: AnnData, n_genes: int) -> dict[str, list[dict[str, obje
     return {str(fate): part[columns].to_dict("records") for fate, part in table.groupby("group")}
 
 
+def _plain(value: object) -> object:
+    """The same in what JSON holds: NaN, for what has no value, as null."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    if isinstance(value, float | np.floating):
+        return None if np.isnan(value) else float(value)
+    return value
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="*", default=["otcfm", "uotcfm"])
@@ -139,7 +150,7 @@ def main() -> None:
         "drivers_of_day_10": driving_genes(train, 10),
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=1, default=float).replace("NaN", "null") + "\n")
+    args.out.write_text(json.dumps(_plain(result), indent=1, allow_nan=False) + "\n")
     print(summary.round(3).to_string())
     print(f"written: {args.out}")
 
