@@ -114,10 +114,10 @@ def make_h5ad(folder: Path, honest: bytes) -> Callable[[np.random.Generator], No
 
 def forked_rehearsal(file: Path, limit: int) -> None:
     """What `thalweg.data.reader` does in a process of its own, in one that is forked: fifty times as fast."""
+    WATCH.on = False
     from thalweg import _hdf5
     from thalweg.errors import InputError, UnsafeFileError
 
-    WATCH.on = False
     receive, send = os.pipe()
     child = os.fork()
     if not child:
@@ -315,8 +315,10 @@ def prepare(folder: Path) -> None:
     import torch
     from benchmarks.reliability import attacks
 
+    import thalweg as tw
     from thalweg.training import checkpoint
 
+    tw.settings.progress, tw.settings.verbosity = False, "error"
     attacks.honest().write_h5ad(folder / "honest.h5ad")
     (folder / "run").mkdir()
     weights = {"a": torch.arange(12.0).reshape(3, 4), "b": torch.zeros(4)}
