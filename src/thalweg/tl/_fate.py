@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from thalweg._random import Rng, resolve_rng
 from thalweg._settings import logger
+from thalweg.data.snapshots import descendants
 from thalweg.data.times import obs_column
 from thalweg.errors import InputError
 from thalweg.tl._flow import Floats, Integrator, Labels
@@ -232,6 +233,8 @@ class _Fates:
         if self.simulate.noise is None:  # one future each: share those of the neighbours
             near = Neighbours(cells.x[rows], self.n_neighbors, self.bandwidth, cells.weights[rows])
             index, closeness = near(cells.x[rows])
+            if cells.rates is not None and not self.simulate.flow.net.grows:  # futures of one cell share its rate
+                weight = weight * descendants(cells.rates[rows], times[-1] - times[0])[:, None]
             q, weight = q[index, 0], weight[index, 0] * closeness
         return _mean(q, weight / weight.sum(1, keepdims=True))
 

@@ -1,0 +1,139 @@
+"""Seconds and peak memory of each function on many cells, each in a process of its own.
+
+The cells are a simulated course of 100,000 in 50 principal components (200 genes). Every function runs in a fresh
+process that reads the AnnData, fitted where it needs a fit, from a file, so that its peak is its own. ``loaded`` is the
+resident memory with the AnnData read, ``peak`` the highest that was reached, ``added`` their difference; seconds are
+those of the call.
+
+    python benchmarks/scaling/functions.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import torch
+from anndata import AnnData
+
+import thalweg as tw
+
+RESULTS = Path(__file__).parents[1] / "results" / "functions.json"
+Call = Callable[[AnnData], object]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A call as shown, the file it reads, the call, and the file its result is kept in for those after it."""
+
+    shown: str
+    reads: str
+    call: Call
+    writes: str = ""
+
+
+FUNCTIONS = {
+    "fit otcfm": Case("tl.fit(method='otcfm')", "cells", lambda a: tw.tl.fit(a, "time", rng=0), "otcfm"),
+    "fit sf2m": Case("tl.fit(method='sf2m')", "cells", lambda a: tw.tl.fit(a, "time", method="sf2m", rng=0), "sf2m"),
+    "transition": Case("tl.transition()", "otcfm", lambda a: tw.tl.transition(a), "coupled"),
+    "fate": Case("tl.fate('branch')", "coupled", lambda a: tw.tl.fate(a, "branch"), "fates"),
+    "transition sde": Case("tl.transition() of sf2m", "sf2m", lambda a: tw.tl.transition(a, rng=0)),
+    "fate sde": Case("tl.fate('branch') of sf2m", "sf2m", lambda a: tw.tl.fate(a, "branch", rng=0)),
+    "descendants": Case(
+        "tl.descendants(...)", "coupled", lambda a: tw.tl.descendants(a, {"branch": "progenitor"}, source_time=2.0)
+    ),
+    "ancestors": Case("tl.ancestors(...)", "coupled", lambda a: tw.tl.ancestors(a, {"branch": "A"}, source_time=5.0)),
+    "transition_df": Case("get.transition_df('branch')", "coupled", lambda a: tw.get.transition_df(a, "branch")),
+    "interpolate": Case("tl.interpolate(2.7)", "otcfm", lambda a: tw.tl.interpolate(a, 2.7)),
+    "interpolate sde": Case(
+        "tl.interpolate(2.7, stochastic=True)", "sf2m", lambda a: tw.tl.interpolate(a, 2.7, stochastic=True, rng=0)
+    ),
+    "trajectories": Case("tl.trajectories(), 20,000 cells", "otcfm", lambda a: tw.tl.trajectories(a)),
+    "velocity": Case("tl.velocity()", "otcfm", lambda a: tw.tl.velocity(a)),
+    "velocity basis": Case("tl.velocity(basis='map')", "otcfm", lambda a: tw.tl.velocity(a, basis="map")),
+    "velocity genes": Case("tl.velocity(genes=True)", "otcfm", lambda a: tw.tl.velocity(a, genes=True)),
+    "decode": Case("tl.decode(tl.interpolate(2.7))", "otcfm", lambda a: tw.tl.decode(tw.tl.interpolate(a, 2.7), a)),
+    "drivers": Case("tl.drivers('branch')", "fates", lambda a: tw.tl.drivers(a, "branch", time_key="time")),
+    "log_likelihood": Case(
+        "tl.log_likelihood(trace='hutchinson')", "otcfm", lambda a: tw.tl.log_likelihood(a, trace="hutchinson")
+    ),
+}
+
+
+def resident() -> float:
+    """Resident memory now, in MiB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def measure(case: Case, folder: Path) -> None:
+    """Run one function on the AnnData of a file and print its figures as JSON."""
+    tw.settings.progress, tw.settings.verbosity = False, "error"
+    adata = ad.read_h5ad(folder / f"{case.reads}.h5ad")
+    loaded, start = resident(), time.perf_counter()
+    case.call(adata)
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    figures = {"seconds": seconds, "loaded_mib": loaded, "peak_mib": peak, "added_mib": peak - loaded}
+    if case.writes:
+        adata.write_h5ad(folder / f"{case.writes}.h5ad")
+    print(json.dumps({k: round(v, 2) for k, v in figures.items()}))
+
+
+def prepare(folder: Path, n_cells: int) -> None:
+    """Write the cells."""
+    adata = tw.datasets.simulated(n_cells, n_pcs=50, n_futures=0, rng=0)
+    adata.obsm["X_map"] = adata.obsm["X_pca"][:, :2].copy()
+    adata.write_h5ad(folder / "cells.h5ad")
+
+
+def write(rows: list[dict[str, object]], n_cells: int) -> None:
+    """Write what has been measured."""
+    machine = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "python": platform.python_version()}
+    result = {
+        "command": "python benchmarks/scaling/functions.py",
+        "cells": n_cells,
+        "dims": 50,
+        "machine": machine
+        | {"torch": torch.__version__, "numpy": np.__version__, "load": round(os.getloadavg()[0], 1)},
+        "rows": rows,
+    }
+    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cells", type=int, default=100_000)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        measure(FUNCTIONS[args.one], args.folder)
+        return
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(Path(folder), args.cells)
+        for name, case in FUNCTIONS.items():
+            command = [sys.executable, "-W", "ignore", __file__, "--one", name, "--folder", folder]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise RuntimeError(f"{name}: {done.stderr[-2000:]}")
+            rows.append({"function": name, "call": case.shown} | json.loads(done.stdout.splitlines()[-1]))
+            print(rows[-1], flush=True)
+            write(rows, args.cells)
+
+
+if __name__ == "__main__":
+    main()
