@@ -100,6 +100,7 @@ def make_h5ad(folder: Path, honest: bytes) -> Callable[[np.random.Generator], No
     from thalweg.data import reader
 
     path = folder / "mutant.h5ad"
+    reader.PATIENCE = float(PATIENCE)
     real = reader._rehearse
 
     def case(rng: np.random.Generator) -> None:

@@ -35,9 +35,9 @@ def read_h5ad(path: str | os.PathLike[str], *, max_bytes: int | None = None) -> 
     """Read an h5ad, also one from a stranger: nothing in it can run code, name another file or fill the memory.
 
     A process of its own inspects the file before any array is read, then reads all of it a block at a time: bytes on
-    which the HDF5 library crashes or never ends do so there. That takes about a second, and the time of reading the file
-    once. Then anndata loads the file, and its sparse matrices are checked, as indices out of range would write outside
-    their memory. SECURITY.md says what is promised, and what is not.
+    which the HDF5 library crashes or never ends do so there. That takes about a second, and the time of reading the
+    file once. Then anndata loads the file, and its sparse matrices are checked, as indices out of range would write
+    outside their memory. SECURITY.md says what is promised, and what is not.
 
     Parameters
     ----------
