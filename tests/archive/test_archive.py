@@ -1,0 +1,80 @@
+"""Files of every release load for ever, and give what they gave; those of a newer format name what they need."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pytest
+import torch
+
+import thalweg as tw
+from thalweg.errors import CheckpointError, InputError
+from thalweg.training import checkpoint, latest_checkpoint, load_weights
+
+HERE = Path(__file__).parent
+RELEASES = sorted(p.name for p in HERE.iterdir() if p.is_dir() and p.name[0].isdigit())
+_spec = importlib.util.spec_from_file_location("archive_make", HERE / "make.py")
+make = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(make)
+
+
+def test_there_is_an_archive_and_it_is_small():
+    assert "0.1.0" in RELEASES
+    assert all(p.stat().st_size < 400_000 for r in RELEASES for p in (HERE / r).rglob("*") if p.is_file())
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_fit_predicts_what_it_predicted(release):
+    adata = ad.read_h5ad(HERE / release / "fitted.h5ad")
+    expected = json.loads((HERE / release / "fitted.json").read_text())
+    assert expected.keys() <= adata.uns.keys()
+    for method, values in expected.items():
+        found = make.predictions(adata, method)
+        assert found.keys() == values.keys()
+        for name, value in values.items():
+            np.testing.assert_allclose(found[name], value, rtol=1e-6, atol=1e-6, err_msg=f"{method} {name}")
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_checkpoint_holds_the_weights_it_held(release):
+    expected = json.loads((HERE / release / "checkpoints.json").read_text())["weights"]
+    found = load_weights(HERE / release / "checkpoints")
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], torch.tensor(value))
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_checkpoint_is_gone_on_from(release, tmp_path):
+    shutil.copytree(HERE / release / "checkpoints", tmp_path / "c")
+    adata = make.course()
+    tw.tl.fit(
+        adata, "time", rng=0, config=make.config(), device="cpu", key_added="otcfm",
+        checkpoint_dir=tmp_path / "c", resume=True,
+    )  # fmt: skip
+    assert adata.uns["otcfm"]["history"]["step"].tolist() == [10.0, 20.0, 30.0, 40.0]
+    expected = json.loads((HERE / release / "checkpoints.json").read_text())["resumed"]
+    # Bits on the machine it was made on; elsewhere twenty steps of another BLAS lie between.
+    np.testing.assert_allclose(make.predictions(adata, "otcfm")["interpolated"], expected, atol=1e-3)
+
+
+def test_a_fit_of_a_newer_format_names_the_version_needed():
+    adata = ad.read_h5ad(HERE / RELEASES[-1] / "fitted.h5ad")
+    newer = int(adata.uns["otcfm"]["format"]) + 1000
+    adata.uns["otcfm"] |= {"format": newer, "version": "9.1.0"}
+    with pytest.raises(InputError, match=rf"format {newer}, this version reads up to \d+; upgrade thalweg to 9\.1\.0"):
+        tw.tl.interpolate(adata, make.BETWEEN, key="otcfm")
+
+
+def test_a_checkpoint_of_a_newer_format_names_the_version_needed(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "FORMAT", checkpoint.FORMAT + 1)
+    monkeypatch.setattr(checkpoint, "__version__", "9.1.0")
+    checkpoint.write_checkpoint(tmp_path, 3, {"best": {"w": torch.ones(2)}}, {})
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match=r"written by thalweg 9\.1\.0.*Upgrade thalweg to 9\.1\.0 or later"):
+        latest_checkpoint(tmp_path)
