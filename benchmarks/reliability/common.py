@@ -57,10 +57,10 @@ def logged() -> Iterator[list[str]]:
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
     logger, level = logging.getLogger("thalweg"), tw.settings.verbosity
-    tw.settings.verbosity = "info"
-    logger.addHandler(handler)
+    tw.settings.verbosity, others = "info", logger.handlers
+    logger.handlers = [handler]  # they are collected, not shown
     try:
         yield lines
     finally:
-        logger.removeHandler(handler)
+        logger.handlers = others
         tw.settings.verbosity = level
