@@ -167,9 +167,9 @@ def main() -> None:
         pass
     else:
         resource.setrlimit(resource.RLIMIT_AS, (limit + ROOM, limit + ROOM))
+    answer: dict[str, str] = {}
     try:
         rehearse(path, limit)
-        answer = {}
     except UnsafeFileError as error:
         answer = {"unsafe": str(error)}
     except Exception as error:  # whatever h5py makes of a damaged file
