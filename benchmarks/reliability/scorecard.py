@@ -34,6 +34,7 @@ import thalweg as tw
 MODULES = (cases_time, cases_arrays, cases_numerics, cases_determinism, cases_faults, cases_trust)
 RESULTS = Path(__file__).parents[1] / "results" / "scorecard.json"
 HERE = Path(__file__).parent
+PEERS = ("torchcfm", "moscot", "cellrank")
 Row = dict[str, Any]
 
 
@@ -97,7 +98,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--full", action="store_true", help="50 kills, 20 full disks and 1,000 flips (five minutes)")
-    parser.add_argument("--cases", type=int, nargs="+", help="only these")
+    parser.add_argument("--cases", type=int, nargs="+", help="run only these again, and keep the rest of the JSON")
     parser.add_argument("--moscot-python", help="interpreter with moscot and cellrank")
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--json", type=Path, default=RESULTS)
@@ -110,14 +111,18 @@ def main() -> None:
         interpreters |= {"moscot": args.moscot_python, "cellrank": args.moscot_python}
     found = {name: peer(name, python) for name, python in interpreters.items()}
     peers = {name: cases for name, cases in found.items() if cases is not None}
+    if args.cases and args.json.exists():
+        kept = json.loads(args.json.read_text())
+        score = dict(sorted(({int(k): row for k, row in kept["thalweg"].items()} | score).items()))
+        known = {name: {int(k): row for k, row in kept[name].items()} for name in PEERS if name in kept}
+        peers = known | peers
     show(score, peers)
-    if args.cases:
-        return
     trials = dict(cases_faults.size)
     result = {"thalweg": score, **peers, "passed": sum(r["passed"] for r in score.values()), "trials": trials}
-    result["command"] = f"python -m benchmarks.reliability.scorecard{' --full' if args.full else ''}"
-    args.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    print(f"written: {args.json}")
+    result["command"] = "python -m benchmarks.reliability.scorecard --full --moscot-python PYTHON"
+    if not args.cases or args.json.exists():
+        args.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        print(f"written: {args.json}")
 
 
 if __name__ == "__main__":
