@@ -2,7 +2,7 @@
 
 The blocks of the page run in order, in one namespace. A block that is followed by a picture makes that picture: the
 figure it leaves is written, in a palette of 256 colours to keep the file small, or it writes the file itself (the
-film). Nothing on the page is made in any other way, so the code shown is the code that ran.
+film, then brought to 32 colours). Nothing on the page is made in any other way, so the code shown is the code that ran.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ def run(folder: Path = FOLDER) -> list[Path]:
             exec(compile("\n" * example.line + example.code, str(PAGE), "exec"), names)
             if example.picture.endswith(".png"):
                 _keep(plt.gcf(), Path(example.picture))
+            elif example.picture:
+                _shrink(Path(example.picture))
             if example.picture:
                 written.append(folder / example.picture)
                 print(f"{example.picture}: {os.path.getsize(example.picture) / 1000:.0f} kB")
@@ -74,6 +76,18 @@ def _keep(figure: object, path: Path) -> None:
     with Image.open(path) as image:
         small = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
     small.save(path, optimize=True)
+
+
+def _shrink(path: Path) -> None:
+    """Write a film again with 32 colours, which are those of its middle frame."""
+    from PIL import Image, ImageSequence
+
+    with Image.open(path) as film:
+        frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(film)]
+        duration = film.info["duration"]
+    colors = frames[len(frames) // 2].quantize(32, dither=Image.Dither.NONE)
+    small = [frame.quantize(palette=colors, dither=Image.Dither.NONE) for frame in frames]
+    small[0].save(path, save_all=True, append_images=small[1:], duration=duration, loop=0, optimize=True)
 
 
 if __name__ == "__main__":
