@@ -120,9 +120,8 @@ def main() -> None:
     trials = dict(cases_faults.size)
     result = {"thalweg": score, **peers, "passed": sum(r["passed"] for r in score.values()), "trials": trials}
     result["command"] = "python -m benchmarks.reliability.scorecard --full --moscot-python PYTHON"
-    if not args.cases or args.json.exists():
-        args.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-        print(f"written: {args.json}")
+    args.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    print(f"written: {args.json}")
 
 
 if __name__ == "__main__":
