@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from nbformat import NotebookNode
 
 TUTORIALS = Path(__file__).parents[2] / "tutorials"
 METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
@@ -29,10 +30,28 @@ def run(path: Path) -> float:
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"
         cell.metadata = {}
-        for output in cell.get("outputs", []):
-            output.pop("metadata", None) if output.output_type == "stream" else output.update(metadata={})
+        if cell.cell_type == "code":
+            cell.outputs = [tidy(output) for output in merged(cell.outputs)]
     nbformat.write(notebook, path)
     return time.perf_counter() - start
+
+
+def merged(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Lines of one stream that follow each other as one output."""
+    out: list[NotebookNode] = []
+    for output in outputs:
+        if out and output.output_type == "stream" == out[-1].output_type and output.name == out[-1].name:
+            out[-1].text += output.text
+        else:
+            out.append(output)
+    return out
+
+
+def tidy(output: NotebookNode) -> NotebookNode:
+    """Without metadata, which differ between runs."""
+    if "metadata" in output:
+        output.metadata = {}
+    return output
 
 
 def main() -> None:
