@@ -1,9 +1,10 @@
 """Make the archive of a release: a fitted h5ad, a checkpoint, and what they predict.
 
-    python tests/archive/make.py fit          # 0.1.0: with the code of the release
-    python tests/archive/make.py checkpoint   # 0.1.0: with the first code that writes checkpoints
+    python tests/archive/make.py fit
+    python tests/archive/make.py checkpoint
 
-Run once for each release, before it; nothing is ever overwritten. ``test_archive.py`` loads all of them for ever.
+Run once for each release, before it; nothing is ever overwritten. ``test_archive.py`` loads all of them for ever. The
+fit of 0.1.0.dev0 is from before velocities had an affine part.
 """
 
 from __future__ import annotations

@@ -21,6 +21,8 @@ with warnings.catch_warnings():
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:(cellrank|scvelo|anndata|pygam|docrep|scanpy).*"),
+    # scanpy's and CellRank's neighbours set the diagonal of a sparse matrix
+    pytest.mark.filterwarnings("ignore::scipy.sparse.SparseEfficiencyWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning:(cellrank|scvelo|anndata|scanpy).*"),
 ]
 N = 40

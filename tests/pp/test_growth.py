@@ -151,8 +151,8 @@ def test_the_data_and_the_global_generator_are_left_alone(tmp_path):
     pd.testing.assert_frame_equal(tw.get.growth_df(ad.read_zarr(tmp_path / "a.zarr")), tw.get.growth_df(out))
     for kind in (np.asarray, csr_matrix):
         adata.X = kind(before.X)
-        adata.write_h5ad(tmp_path / "b.h5ad")
-        backed = ad.read_h5ad(tmp_path / "b.h5ad", backed="r")
+        adata.write_h5ad(tmp_path / f"{kind.__name__}.h5ad")
+        backed = ad.read_h5ad(tmp_path / f"{kind.__name__}.h5ad", backed="r")
         tw.pp.growth(backed, time_key="day")
         pd.testing.assert_frame_equal(tw.get.growth_df(backed), tw.get.growth_df(out))
 

@@ -190,7 +190,7 @@ def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
 def _read_config(fields: Mapping[str, Any]) -> FitConfig:
     options = {"contrastive": Contrastive, "dispersive": Dispersive}
     values = {k: options[k](**_scalars(v)) if isinstance(v, Mapping) else v for k, v in _scalars(fields).items()}
-    return FitConfig(**values)
+    return FitConfig(**({"affine": False} | values))  # a fit from before that option has none
 
 
 def _scalars(fields: Mapping[str, Any]) -> dict[str, Any]:
