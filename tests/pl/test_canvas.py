@@ -44,7 +44,7 @@ def test_style_is_that_of_paper_and_does_not_leak():
     ax.set_xlim(0, 1e6)  # ticks made after the plot
     ax.figure.canvas.draw()
     assert {label.get_fontsize() for label in ax.get_xticklabels()} == {6.0}
-    assert {tick.tick1line.get_markersize() for tick in ax.xaxis.get_major_ticks()} == {2.4}
+    assert {round(tick.tick1line.get_markersize(), 9) for tick in ax.xaxis.get_major_ticks()} == {2.4}
     assert ax.xaxis.label.get_fontsize() == 7.0
 
 
