@@ -110,7 +110,8 @@ class Manifold(ABC):
         Raises
         ------
         InputError
-            For shapes that differ, x off the manifold or v not tangent at x (to 1e-4, relative to ``|v|`` where it exceeds 1).
+            For shapes that differ, x off the manifold or v not tangent at x (to 1e-4, relative to ``|v|`` where it
+            exceeds 1).
         """
         _same_shape(x=x, v=v)
         self._check_points(x=x)
