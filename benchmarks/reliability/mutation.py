@@ -2,11 +2,11 @@
 
     python benchmarks/reliability/mutation.py --mutants 200 --seed 1 --minutes 10     # again, until it says done
 
-On a copy of the tree the tests of `core` and `data` run once under coverage, which tells the tests that reach each
-line. Then mutants (`mutants.py` has the rules) are drawn, a file by its number of lines, a mutant of the file
-uniformly. Each runs in a process forked from one that has the libraries loaded; only the tests that reach its line
-run, the fastest first, up to the first failure. Killed is a mutant for which a test fails, the interpreter dies or time
-runs out; tests beyond `BUDGET` seconds are not run, so that a few survivors may be survivors of the budget only.
+On a copy of the tree the tests of `TESTS` run once under coverage, which tells the tests that reach each line. Then
+mutants (`mutants.py` has the rules) are drawn, a file by its number of lines, a mutant of the file uniformly. Each runs
+in a process forked from one that has the libraries loaded; only the tests that reach its line run, the fastest first,
+up to the first failure. Killed is a mutant for which a test fails, the interpreter dies or time runs out; tests beyond
+`BUDGET` seconds are not run, so that a few survivors may be survivors of the budget only.
 
 A log in JSON lines beside the copy keeps what is done: the command goes on where it stopped. At the end the share of
 killed mutants, its 95 % interval (Wilson) and every survivor go to benchmarks/results/mutation.json.
@@ -41,6 +41,7 @@ from scipy.stats import binomtest
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "mutation.json"
 FOLDERS = ("core", "data")
+TESTS = ("core", "data", "security")
 PYTEST = ["-q", "-p", "no:cacheprovider"]
 BUDGET = 30.0  # seconds of tests for a mutant, measured without it
 GRACE = 60.0  # seconds beyond three times that, after which a mutant hangs
@@ -66,11 +67,17 @@ class Map:
     failing: list[str]
 
     def tests(self, path: str, mutant: Mutant) -> list[str]:
-        """The tests to run, the fastest first, within the budget; of a line run at import, those of the whole file."""
+        """The tests to run, the fastest first, within the budget.
+
+        For a line that runs at import: those that reach the file, and those that reach no line and look at modules.
+        """
         first, last = mutant.statement
         reached = self.lines.get(path, {})
         span = range(first, last + 1) if mutant.in_function else reached
-        found = sorted({test for line in span for test in reached.get(line, ())}, key=lambda t: self.seconds[t])
+        chosen = {test for line in span for test in reached.get(line, ())}
+        if not mutant.in_function:
+            chosen |= self.seconds.keys() - {t for file in self.lines.values() for ids in file.values() for t in ids}
+        found = sorted(chosen, key=lambda t: self.seconds[t])
         total = np.cumsum([self.seconds[test] for test in found])
         return found[: int((total <= BUDGET).sum())]
 
@@ -88,7 +95,7 @@ def copy_tree(work: Path) -> Path:
 
 def environment(tree: Path) -> dict[str, str]:
     """Variables under which the copy is imported and properties are not shrunk to small examples."""
-    return {"PYTHONPATH": str(tree / "src"), "THALWEG_HYPOTHESIS": "mutation", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {"PYTHONPATH": str(tree / "src"), "THALWEG_HYPOTHESIS": "mutation"}
 
 
 def measure(tree: Path, work: Path) -> Map:
@@ -96,10 +103,11 @@ def measure(tree: Path, work: Path) -> Map:
     from coverage import CoverageData
 
     database = work / "coverage"
-    command = [sys.executable, "-m", "pytest", *(f"tests/{name}" for name in FOLDERS), "-vv", *PYTEST[1:]]
+    command = [sys.executable, "-m", "pytest", *(f"tests/{name}" for name in TESTS), "-vv", *PYTEST[1:]]
     command += ["--durations=0", "--cov=thalweg", "--cov-context=test", "--cov-report="]
     env = os.environ | environment(tree) | {"COVERAGE_FILE": str(database)}
     run = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True)
+    (work / "tests.log").write_text(run.stdout)
     if run.returncode not in (0, 1):
         raise SystemExit(f"the tests cannot be run:\n{run.stdout[-3000:]}")
     failing = re.findall(r"^FAILED (\S+)", run.stdout, re.MULTILINE)

@@ -90,11 +90,12 @@ def test_the_tests_of_a_mutant_are_those_that_reach_it_fastest_first_within_the_
     mutants, mutation = tools
     (mutant,) = [m for m in mutants.find(SOURCE) if m.after == "max"]
     seconds = {"slow": 20.0, "fast": 0.1, "middle": 15.0, "elsewhere": 0.0}
+    seconds["law"] = 0.2
     known = mutation.Map(seconds, {"f.py": {18: ["slow", "fast", "middle"], 19: ["elsewhere"]}}, [])
     assert known.tests("f.py", mutant) == ["fast", "middle"]
     assert known.tests("g.py", mutant) == []
     (default,) = [m for m in mutants.find(SOURCE) if m.line == 13]
-    assert known.tests("f.py", default) == ["elsewhere", "fast", "middle"]  # of the whole file
+    assert known.tests("f.py", default) == ["elsewhere", "fast", "law", "middle"]  # of the whole file, and of none
 
 
 def test_the_sample_repeats_with_its_seed_and_weighs_files_by_their_lines(tools, tmp_path):

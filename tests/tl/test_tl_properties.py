@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import thalweg as tw
 from strategies import observed_times, seeds, weights
 from thalweg.data import read_snapshots
+from thalweg.errors import InputError
 from thalweg.tl._axis import make_axis
 from thalweg.tl._flow import Integrator
 from thalweg.tl._store import load
@@ -109,6 +110,23 @@ def test_pushes_compose_and_return(flow, data, seed, interval):
     np.testing.assert_array_equal(several.weight, 1.0)
     adaptive = flow.push(x, [t0, t1], integrator=Integrator("dopri5")).x[-1]
     np.testing.assert_allclose(adaptive, there[-1], atol=1e-2)
+
+
+@pytest.mark.parametrize(("t0", "t1"), [(0.0, 3.0), (3.0, 0.0), (0.25, 2.5), (0.0, 1.0), (1.0, 0.0)])
+def test_an_observed_time_on_the_way_or_at_its_end_costs_no_accuracy(flow, t0, t1):
+    """The field may jump there; a step across, or an evaluation just beyond, would leave an error of first order."""
+    x = np.random.default_rng(0).normal(size=(6, 3)) * 0.5 + [2 * t0, 0, 0]
+
+    def push(method, n_steps, *times):
+        return flow.push(x, times, integrator=Integrator(method, n_steps)).x[-1]
+
+    reference = push("rk4", 400, t0, t1)
+    assert np.abs(push("rk4", 40, t0, t1) - reference).max() < 2e-4
+    assert np.abs(push("dopri5", 1, t0, t1) - reference).max() < 2e-3
+    stops = [t for t in (1.0,) if min(t0, t1) < t < max(t0, t1)]
+    np.testing.assert_allclose(push("rk4", 400, t0, *stops, t1), reference, atol=2e-5)
+    with pytest.raises(InputError, match="strictly monotone"):
+        push("rk4", 4, t0, t1, t0)
 
 
 @given(seeds(), st.floats(0.01, 2.9))

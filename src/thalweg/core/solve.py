@@ -64,7 +64,7 @@ def odeint(
     NotConvergedError
         If the solution stops being finite, or an adaptive method tries `MAX_STEPS` steps between two times.
     """
-    _check_times(times)
+    check_times(times)
     if method not in FIXED_STEP + ADAPTIVE:
         raise InputError(f"method={method!r} is unknown; choose one of {', '.join(FIXED_STEP + ADAPTIVE)}.")
     _check_n_steps(n_steps)
@@ -85,7 +85,14 @@ def odeint(
     return out
 
 
-def _check_times(times: Sequence[float]) -> None:
+def check_times(times: Sequence[float]) -> None:
+    """Refuse times that are fewer than two or not strictly monotone.
+
+    Raises
+    ------
+    InputError
+        If they are.
+    """
     steps = [b - a for a, b in pairwise(times)]
     if len(times) < 2 or not (all(s > 0 for s in steps) or all(s < 0 for s in steps)):
         raise InputError(f"times must be two or more strictly monotone numbers, found {list(times)}.")
@@ -189,7 +196,7 @@ def sdeint(
     NotConvergedError
         If the solution stops being finite.
     """
-    _check_times(times)
+    check_times(times)
     _check_n_steps(n_steps)
     states = [x]
     for t0, t1 in pairwise(times):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -199,7 +200,7 @@ class Flow:
         side = 0.0 if noise is None else noise.strength**2 * (1.0 if tau[-1] > tau[0] else -1.0)
 
         def drift(time: Tensor, state: Tensor) -> Tensor:
-            """As an SDE ``v + s`` forwards and ``v - s`` backwards (Tong et al. 2024), ``s`` times the strength."""
+            """``v``; as an SDE ``v + s`` forwards, ``v - s`` backwards (Tong et al. 2024), ``s`` times the strength."""
             s, x = (time / k).expand(len(state)), state[:, :d]
             v = net.velocity(s, x, condition)
             if net.score is not None and side:
@@ -208,11 +209,37 @@ class Flow:
 
         start = torch.cat([z, torch.zeros_like(z[:, :1])], 1) if net.grows else z
         if noise is None:
-            out = solve.odeint(drift, start, tau, method=integrator.method, n_steps=integrator.n_steps)
+            out = self._integrate(drift, start, tau, integrator)
         else:
             diffusion = noise.strength * self.sigma
             out = solve.sdeint(drift, diffusion, start, tau, noise.generator, n_steps=integrator.n_steps)
         return out if net.grows else torch.cat([out, torch.zeros_like(out[..., :1])], -1)
+
+    def _integrate(self, drift: solve.Field, x: Tensor, tau: list[float], options: Integrator) -> Tensor:
+        """Solve the ODE from one observed time to the next, where the field may jump: no order holds across a jump."""
+        solve.check_times(tau)
+        states = [x]
+        for start, end in pairwise(tau):
+            for leg, lo, hi in self._legs(start, end):
+                steps = math.ceil(options.n_steps * ((leg[1] - leg[0]) / (end - start)))
+
+                def inside(t: Tensor, y: Tensor, lo: float = lo, hi: float = hi) -> Tensor:
+                    return drift(t.clamp(lo, hi), y)
+
+                x = solve.odeint(inside, x, leg, method=options.method, n_steps=steps)[-1]
+            states.append(x)
+        return torch.stack(states)
+
+    def _legs(self, start: float, end: float) -> Iterator[tuple[tuple[float, float], float, float]]:
+        """Parts of the way between which an observed time lies, and the bounds within which the field is one."""
+        knots = self.axis.tau(self.axis.times)[1:-1]
+        between = knots[(knots > min(start, end)) & (knots < max(start, end))]
+        margin = 1e-6 * self.axis.n_intervals  # a few roundings of a single-precision time
+        for leg in pairwise([start, *(between if end > start else between[::-1]).tolist(), end]):
+            i = int(np.searchsorted(knots, sum(leg) / 2))
+            lo = float(knots[i - 1]) + margin if i > 0 else -math.inf
+            hi = float(knots[i]) - margin if i < len(knots) else math.inf
+            yield leg, lo, hi
 
     def _log_density(
         self,
