@@ -13,7 +13,8 @@ def table(result: dict) -> str:
     """Markdown table of a held-out-day benchmark, best first, the floor last."""
     summary = result["summary"]
     days = list(next(iter(summary.values()))["w1_by_day"])
-    head = ["method", "W1 (mean ± sd over seeds)", *(f"day {d}" for d in days), "variance ratio", "fit (s)", "seeds"]
+    timed = ["fit (s)"] if result["times_comparable"] else []
+    head = ["method", "W1 (mean ± sd over seeds)", *(f"day {d}" for d in days), "variance ratio", *timed, "seeds"]
     lines = [" | ".join(head), " | ".join(["---"] * len(head))]
     for name in sorted(summary, key=lambda n: (n == "floor", summary[n]["w1"])):
         s = summary[name]
@@ -21,7 +22,7 @@ def table(result: dict) -> str:
         seconds = f"{s['fit_seconds']:.1f}" if s["fit_seconds"] else ""
         ratios = " / ".join(f"{s['variance_ratio_by_day'][d]:.2f}" for d in days)
         by_day = [f"{s['w1_by_day'][d]:.3f}" for d in days]
-        cells = [name, f"{s['w1']:.3f}{sd}", *by_day, ratios, seconds, str(s["seeds"])]
+        cells = [name, f"{s['w1']:.3f}{sd}", *by_day, ratios, *([seconds] if timed else []), str(s["seeds"])]
         lines.append(" | ".join(cells))
     return "\n".join(f"| {line} |" for line in lines)
 
