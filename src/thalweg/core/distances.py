@@ -166,7 +166,7 @@ def _prepare(
     check_memory("x and y in float64, twice", count, width, 16, max_memory, "score fewer points or coordinates")
     clouds = []
     for name, points, weights in (("x", x, a), ("y", y, b)):
-        z = torch.as_tensor(np.ascontiguousarray(points, dtype=np.float64))
+        z = torch.as_tensor(np.array(points, dtype=np.float64, order="C"))
         if z.ndim != 2 or len(z) == 0 or not bool(torch.isfinite(z).all()):
             raise InputError(f"{name} must be a finite array of shape (n, d) with n > 0, found shape {tuple(z.shape)}.")
         w = (
