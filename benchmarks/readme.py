@@ -27,6 +27,15 @@ def table(result: dict) -> str:
     return "\n".join(f"| {line} |" for line in lines)
 
 
+def fit_time(result: dict) -> str:
+    """Sentence on the time of a fit beside torchcfm's, from one run."""
+    ours, theirs = (result["summary"][name]["fit_seconds"] for name in ("otcfm", "torchcfm otcfm"))
+    return (
+        f"One `otcfm` fit took {ours:.1f} s, plans included, torchcfm's OT-CFM in the same run {theirs:.1f} s: "
+        f"{theirs / ours:.0f} times (`cite_5_fit_time.json`)."
+    )
+
+
 def main() -> None:
     readme = ROOT / "README.md"
     text = readme.read_text()
@@ -34,6 +43,9 @@ def main() -> None:
         result = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
         block = f"<!-- results:{name} -->\n{table(result)}\n<!-- /results:{name} -->"
         text = re.sub(rf"<!-- results:{name} -->.*?<!-- /results:{name} -->", lambda _, b=block: b, text, flags=re.S)
+    sentence = fit_time(json.loads((ROOT / "benchmarks" / "results" / "cite_5_fit_time.json").read_text()))
+    block = f"<!-- fit_time -->\n{sentence}\n<!-- /fit_time -->"
+    text = re.sub(r"<!-- fit_time -->.*?<!-- /fit_time -->", lambda _: block, text, flags=re.S)
     readme.write_text(text)
 
 
