@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from thalweg.core.fields import MLP
 from thalweg.errors import InputError
 
-DEGREE = 3  # between standard normals A(t) = (2t - 1) / (t^2 + (1 - t)^2), whose flow a cubic follows within .002
+DEGREE = 3  # between standard normals A(t) = (2t - 1) / (t^2 + (1 - t)^2), whose flow a cubic follows within .003
 RIDGE = 1e-4  # in units of normalised coordinates, so a hundredth of a standard deviation: enough for a unique solution
 
 

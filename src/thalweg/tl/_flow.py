@@ -16,6 +16,7 @@ from torch import Tensor
 from thalweg._memory import check_memory
 from thalweg._settings import settings
 from thalweg.core import likelihood, solve
+from thalweg.core.affine import Affine
 from thalweg.errors import InputError
 from thalweg.tl._axis import TimeAxis
 from thalweg.tl._nets import FlowNet
@@ -298,6 +299,7 @@ class Flow:
     def _rows(self, columns: int) -> int:
         """Cells whose states, slopes and activations fit the budget together."""
         units = sum(len(p) for p in self.net.parameters() if p.ndim == 2)
+        units += sum(m.theta.shape[-1] for m in self.net.modules() if isinstance(m, Affine))
         width = 4 * (2 * columns + STAGES * (self.n_dims + 1) + 2 * units)
         return max(1, min(ROWS, settings.max_memory // width))
 
