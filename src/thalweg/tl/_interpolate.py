@@ -85,8 +85,6 @@ def interpolate(
         If ``time`` is outside the observed range without ``extrapolate``, ``source_time`` was not observed,
         ``stochastic`` is asked of a fit without a score, or ``dispersed`` where times are observed on one side only.
     """
-    import anndata
-
     stored = load(adata, key, device)
     flow, axis = stored.flow, stored.flow.axis
     axis.check(time, extrapolate=extrapolate)
@@ -110,26 +108,38 @@ def interpolate(
         shares.append(share * w / w.sum())
         sources.append(rows)
         logger.info("carried %d cells from time %g to %g", len(rows), start, time)
-    rows, carried_x, w = np.concatenate(sources), np.concatenate(clouds), np.concatenate(shares)
+    rows, cloud, w = np.concatenate(sources), np.concatenate(clouds), np.concatenate(shares)
     if dispersed:
         sides, share = _sides(observed, time, stored)
         labels = np.zeros(len(x), dtype=np.int64) if conditions is None else conditions
         around = [(x[side], weights[side], labels[side]) for side in sides]
-        carried_x = disperse_within((carried_x, w, labels[rows]), around, share, generator)
+        cloud = disperse_within((cloud, w, labels[rows]), around, share, generator)
+    out = _as_anndata(adata, stored, rows, cloud, w, time)
+    out.uns["interpolation"] |= {
+        "source_time": np.array([start for start, _ in starts]),
+        "stochastic": float(stochastic),
+        "dispersed": dispersed,
+    }
+    return out
+
+
+def _as_anndata(
+    adata: AnnData, stored: Stored, rows: np.ndarray, cloud: np.ndarray, weight: np.ndarray, time: float
+) -> AnnData:
+    """Predicted cells, each with the cell of ``adata`` it started from."""
+    import anndata
+
     names = adata.obs_names[rows]
-    columns = {"source": names.to_numpy(), "weight": w, stored.time_key: float(time)}
+    columns = {"source": names.to_numpy(), "weight": weight, stored.time_key: float(time)}
     obs = pd.DataFrame(columns, index=names)
-    if conditions is not None:
+    if stored.conditions:
         obs[stored.condition_key] = adata.obs[stored.condition_key].to_numpy()[rows]
-    out = anndata.AnnData(obs=obs, obsm={stored.use_rep: carried_x.astype(np.float32)})
+    out = anndata.AnnData(obs=obs, obsm={stored.use_rep: cloud.astype(np.float32)})
     out.uns["interpolation"] = {
         "method": stored.method,
         "time": float(time),
-        "source_time": np.array([start for start, _ in starts]),
         "time_key": stored.time_key,
         "use_rep": stored.use_rep,
-        "stochastic": float(stochastic),
-        "dispersed": dispersed,
         "map_labels": np.array(list(stored.time_labels), dtype=str),
         "map_values": np.array(list(stored.time_labels.values()), dtype=np.float64),
     }
