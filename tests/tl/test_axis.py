@@ -35,6 +35,21 @@ def test_slopes_are_the_derivative_of_tau():
     np.testing.assert_allclose((axis.tau(t + 1e-6) - axis.tau(t - 1e-6)) / 2e-6, axis.slope(t), rtol=1e-5)
 
 
+@pytest.mark.parametrize("way", [(0.0, 3.0), (3.0, 0.0), (0.5, 1.5), (-1.0, 0.2), (3.5, 2.0), (1.0, 2.0)])
+def test_legs_make_up_the_way_and_hold_no_observed_time_inside(way):
+    legs = list(make_axis(TIMES, "index").legs(*way))
+    assert [leg.start for leg in legs] == [way[0], *(leg.end for leg in legs[:-1])]
+    assert legs[-1].end == way[1]
+    for leg in legs:
+        first, last = sorted(leg[:2])
+        assert not any(first < knot < last for knot in (1.0, 2.0))
+        # The bounds keep an evaluation at a knot on this leg's side of it; nothing bounds the ends of the axis.
+        low, high = [(-np.inf, 1), (1, 2), (2, np.inf)][int(np.clip((first + last) / 2, 0, 2.5))]
+        assert leg.low == pytest.approx(low, abs=1e-5)
+        assert leg.high == pytest.approx(high, abs=1e-5)
+        assert not {1.0, 2.0} & {leg.low, leg.high}
+
+
 def test_what_is_not_an_axis():
     with pytest.raises(InputError, match=r"no entry for the observed times \[7.0\]"):
         make_axis(TIMES, {2: 0, 3: 1, 4: 2})

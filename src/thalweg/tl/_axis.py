@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +14,23 @@ from thalweg.errors import InputError
 
 Floats = NDArray[np.float64]
 Spacing = Literal["real", "index"] | Mapping[float, float]
+
+
+class Leg(NamedTuple):
+    """A part of a way between which and the next lies an observed time.
+
+    Attributes
+    ----------
+    start, end
+        Model times, in the direction of the way.
+    low, high
+        Bounds within which the field is that of this part; infinite beyond the first and the last observed time.
+    """
+
+    start: float
+    end: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -58,6 +76,20 @@ class TimeAxis:
 
     def _segment(self, t: Floats) -> NDArray[np.intp]:
         return np.clip(np.searchsorted(self.knots, t, side="right") - 1, 0, len(self.knots) - 2)
+
+    def legs(self, start: float, end: float) -> Iterator[Leg]:
+        """Parts of the way between two model times, cut at the observed times, where a field may jump.
+
+        No order of a solver holds across a jump, and an evaluation at its very time may fall on either side: the bounds
+        keep a margin of a few roundings of a single-precision time.
+        """
+        knots = self.tau(self.times)[1:-1]
+        between = knots[(knots > min(start, end)) & (knots < max(start, end))]
+        margin = 1e-6 * self.n_intervals
+        for a, b in pairwise([start, *(between if end > start else between[::-1]).tolist(), end]):
+            i = int(np.searchsorted(knots, (a + b) / 2))
+            low = float(knots[i - 1]) + margin if i > 0 else -np.inf
+            yield Leg(a, b, low, float(knots[i]) - margin if i < len(knots) else np.inf)
 
     def check(self, time: float, *, extrapolate: bool) -> None:
         """Refuse a time outside the observed range.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from thalweg._settings import settings
 from thalweg.core import likelihood, solve
 from thalweg.core.affine import Affine
 from thalweg.errors import InputError
-from thalweg.tl._axis import TimeAxis
+from thalweg.tl._axis import Leg, TimeAxis
 from thalweg.tl._nets import FlowNet
 
 Floats = NDArray[np.float64]
@@ -208,39 +209,22 @@ class Flow:
                 v = v + side * net.score(s, x, condition)
             return torch.cat([v, net.growth_rate(s, x, condition)[:, None]], 1) if net.grows else v
 
-        start = torch.cat([z, torch.zeros_like(z[:, :1])], 1) if net.grows else z
-        if noise is None:
-            out = self._integrate(drift, start, tau, integrator)
-        else:
+        def solved(field: solve.Field, state: Tensor, span: tuple[float, float], n_steps: int) -> Tensor:
+            if noise is None:
+                return solve.odeint(field, state, span, method=integrator.method, n_steps=n_steps)[-1]
             diffusion = noise.strength * self.sigma
-            out = solve.sdeint(drift, diffusion, start, tau, noise.generator, n_steps=integrator.n_steps)
-        return out if net.grows else torch.cat([out, torch.zeros_like(out[..., :1])], -1)
+            return solve.sdeint(field, diffusion, state, span, noise.generator, n_steps=n_steps)[-1]
 
-    def _integrate(self, drift: solve.Field, x: Tensor, tau: list[float], options: Integrator) -> Tensor:
-        """Solve the ODE from one observed time to the next, where the field may jump: no order holds across a jump."""
         solve.check_times(tau)
-        states = [x]
+        states = [torch.cat([z, torch.zeros_like(z[:, :1])], 1) if net.grows else z]
         for start, end in pairwise(tau):
-            for leg, lo, hi in self._legs(start, end):
-                steps = math.ceil(options.n_steps * ((leg[1] - leg[0]) / (end - start)))
-
-                def inside(t: Tensor, y: Tensor, lo: float = lo, hi: float = hi) -> Tensor:
-                    return drift(t.clamp(lo, hi), y)
-
-                x = solve.odeint(inside, x, leg, method=options.method, n_steps=steps)[-1]
-            states.append(x)
-        return torch.stack(states)
-
-    def _legs(self, start: float, end: float) -> Iterator[tuple[tuple[float, float], float, float]]:
-        """Parts of the way between which an observed time lies, and the bounds within which the field is one."""
-        knots = self.axis.tau(self.axis.times)[1:-1]
-        between = knots[(knots > min(start, end)) & (knots < max(start, end))]
-        margin = 1e-6 * self.axis.n_intervals  # a few roundings of a single-precision time
-        for leg in pairwise([start, *(between if end > start else between[::-1]).tolist(), end]):
-            i = int(np.searchsorted(knots, sum(leg) / 2))
-            lo = float(knots[i - 1]) + margin if i > 0 else -math.inf
-            hi = float(knots[i]) - margin if i < len(knots) else math.inf
-            yield leg, lo, hi
+            state = states[-1]
+            for leg in self.axis.legs(start, end):
+                n_steps = math.ceil(integrator.n_steps * ((leg.end - leg.start) / (end - start)))
+                state = solved(_within(leg, drift), state, leg[:2], n_steps)
+            states.append(state)
+        out = torch.stack(states)
+        return out if net.grows else torch.cat([out, torch.zeros_like(out[..., :1])], -1)
 
     def _log_density(
         self,
@@ -251,16 +235,22 @@ class Flow:
         condition: Tensor | None,
         generator: torch.Generator | None,
     ) -> Tensor:
-        net, k = self.net, self.axis.n_intervals
+        """Each part of the way has the density at its start as its source."""
+        density = log_source
+        method: likelihood.Trace = "exact" if generator is None else "hutchinson"
 
-        def field(t: Tensor, x: Tensor) -> Tensor:
-            """In ``t`` from 0 at the first time to 1 now."""
-            s = ((first + t * (now - first)) / k).expand(len(x))
-            return (now - first) * net.velocity(s, x, condition)
+        def velocity(tau: Tensor, x: Tensor) -> Tensor:
+            return self.net.velocity((tau / self.axis.n_intervals).expand(len(x)), x, condition)
 
-        return likelihood.log_likelihood(
-            field, z, log_source, method="exact" if generator is None else "hutchinson", generator=generator
-        )
+        for leg in self.axis.legs(first, now):
+
+            def field(t: Tensor, x: Tensor, leg: Leg = leg) -> Tensor:
+                """In ``t`` from 0 at the start of the part to 1 at its end."""
+                length = leg.end - leg.start
+                return length * _within(leg, velocity)(leg.start + t * length, x)
+
+            density = partial(likelihood.log_likelihood, field, log_source=density, method=method, generator=generator)
+        return density(z)
 
     def _at_times(
         self, function: Callable[..., Tensor], x: ArrayLike, time: ArrayLike, condition: Labels | None
@@ -311,3 +301,8 @@ class Flow:
         if x.ndim != 2 or x.shape[1] != self.n_dims:
             raise InputError(f"x must have shape (n, {self.n_dims}) as in the fit, found {x.shape}.")
         return torch.as_tensor((x - self.center) / self.scale, dtype=torch.float32, device=self.device)
+
+
+def _within(leg: Leg, field: solve.Field) -> solve.Field:
+    """A field at the times of one part of the way."""
+    return lambda t, state: field(t.clamp(leg.low, leg.high), state)
