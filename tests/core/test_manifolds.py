@@ -169,6 +169,15 @@ def test_torus_wraps_the_short_way(proof: Callable[..., None]) -> None:
     assert half.item() == pytest.approx(math.pi)
 
 
+@pytest.mark.parametrize("manifold", [Euclidean(), Sphere(), Torus()])
+def test_each_point_is_judged_whatever_the_leading_axes(manifold: Manifold) -> None:
+    x = manifold.random((2, 3, 4), generator())
+    x[1, 2, 3] = torch.nan
+    expected = torch.ones(2, 3, dtype=torch.bool)
+    expected[1, 2] = False
+    assert torch.equal(manifold.contains(x), expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_torus_project_never_returns_a_full_turn(dtype: torch.dtype) -> None:
     angles = torch.tensor([[-1e-30, -1e-9, 0.0, 2 * math.pi, 4 * math.pi, 7.0, -1.0]], dtype=dtype)

@@ -57,7 +57,9 @@ def test_repeated_names(course, caplog):
 def test_a_batch_for_each_time(course, caplog):
     course.obs["seq_batch"] = course.obs["time"].map({0.0: "a", 1.0: "b", 3.0: "b"})
     assert warnings_of(caplog, course) == []  # times 1 and 3 share a batch
-    course.obs["seq_batch"] = course.obs["time"].map({0.0: "a", 1.0: "b", 3.0: "c"})
+    course.obs["stage"] = course.obs["time"].map({0.0: "a", 1.0: "b", 3.0: "c"})
+    assert warnings_of(caplog, course) == []  # a name for each time is no batch
+    course.obs["seq_batch"] = course.obs["stage"]
     (message,) = warnings_of(caplog, course)
     assert "every batch in obs['seq_batch'] was taken at a single time" in message
     with pytest.raises(InputError, match=r"each of the 3 conditions in obs\['seq_batch'\] occurs at one time"):

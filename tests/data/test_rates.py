@@ -56,6 +56,11 @@ def test_the_last_time_is_that_of_the_condition():
     np.testing.assert_array_equal(s.rates, [0.1, 0.2, 0.3, 0, 0, 0])
 
 
+def test_weights_grow_by_the_descendants_of_each_cell():
+    s = read_snapshots(course([np.log(2), -np.log(3), 0.0, 0.0, 0.0, 0.0]), "day", growth_key="rate")
+    np.testing.assert_allclose(s.grown(np.array([1, 0]), 2.0) / s.weights[0], [1 / 9, 4], rtol=1e-12)
+
+
 def test_descendants_are_exponential_and_bounded_by_the_numbers_there_are():
     np.testing.assert_allclose(descendants(np.array([0.0, np.log(2), -1.0]), 2.0), [1, 4, np.exp(-2)], rtol=1e-12)
     np.testing.assert_allclose(descendants(np.array([1.0, 1.0]), np.array([0.5, 3.0])), np.exp([0.5, 3.0]))

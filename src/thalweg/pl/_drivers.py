@@ -117,7 +117,8 @@ def _volcano(axes: Axes, part: pd.DataFrame, n: int, max_q: float) -> None:
     wide = reach / max(1 - room, 0.3)  # so that the longest name fits beside the genes
     axes.set(xlim=(-wide, wide), ylim=(-0.02 * y.max(), 1.08 * y.max() + 0.1))
     for sign, align in ((1, "left"), (-1, "right")):
-        side = named[np.sign(named["correlation"]) == sign]
+        # The strongest first, so that of genes at one height it takes the lowest line, and no two lines cross.
+        side = named[np.sign(named["correlation"]) == sign].sort_values("correlation", ascending=sign < 0)
         for (_, row), to in zip(side.iterrows(), _below(spread(side["y"], line_height(axes)), y.max()), strict=True):
             axes.annotate(
                 row["gene"], (row["correlation"], row["y"]), xytext=(sign * reach, to), ha=align, va="center",
