@@ -6,7 +6,10 @@ import logging
 import sys
 from dataclasses import dataclass
 
+from thalweg.errors import InputError
+
 logger = logging.getLogger("thalweg")
+_LEVELS = ("critical", "error", "warning", "info", "debug")
 
 
 class _Handler(logging.StreamHandler):  # type: ignore[type-arg]
@@ -42,6 +45,8 @@ class Settings:
 
     @verbosity.setter
     def verbosity(self, level: str) -> None:
+        if str(level).lower() not in _LEVELS:
+            raise InputError(f"verbosity must be one of {', '.join(_LEVELS)}, found {level!r}.")
         logger.setLevel(level.upper())
 
 

@@ -40,6 +40,9 @@ def test_leave_one_out_prints_the_table_and_writes_both_files(path, tmp_path, ca
         (["fit", "nowhere.h5ad", "--time-key", "time", "--output", "x.h5ad"], "'nowhere.h5ad' is not a file"),
         (["leave-one-out", "{path}", "--time-key", "day"], "columns that exist: 'time'"),
         (["fit", "{path}", "--time-key", "time", "--method", "magic", "--output", "x.h5ad"], "choose one of"),
+        (["fit", "{path}", "--time-key", "time", "--output", "{path}.d/x.h5ad"], "x.h5ad' does not exist; make it"),
+        (["leave-one-out", "{path}", "--time-key", "time", "--csv", "{path}.d/x.csv"], "x.csv' does not exist"),
+        (["leave-one-out", "{path}", "--time-key", "time", "--figure", "{path}.d/x.png"], "x.png' does not exist"),
     ],
 )
 def test_errors_are_one_line_and_a_status(path, capsys, args, match):
@@ -47,6 +50,17 @@ def test_errors_are_one_line_and_a_status(path, capsys, args, match):
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("thalweg: error:")
     assert match in error
+
+
+def test_a_folder_that_does_not_exist_is_refused_before_training(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(tw.tl, "fit", lambda *args, **kwargs: pytest.fail("trained first"))
+    assert main(["fit", str(path), "--time-key", "time", "--output", str(tmp_path / "no" / "x.h5ad")]) == 1
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"thalweg {tw.__version__}\n"
 
 
 def test_summary_averages_over_times_then_seeds():

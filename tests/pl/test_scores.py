@@ -79,3 +79,10 @@ def test_history_draws_both_losses(fitted):
     assert to_hex(lines["training"].get_color()) != to_hex(lines["validation"].get_color())
     with pytest.raises(MissingKeyError, match=r"uns\['no'\]"):
         tw.pl.history(fitted, key="no")
+
+
+def test_what_is_no_table_of_scores_is_named(scores, course):
+    with pytest.raises(InputError, match=r"must be the table of tw\.tl\.leave_one_out, found AnnData"):
+        tw.pl.leave_one_out(course)
+    with pytest.raises(InputError, match=r"lacks the columns \['energy'\], it has \['method', 'time', 'seed', 'w1'\]"):
+        tw.pl.leave_one_out(scores, metric="energy")

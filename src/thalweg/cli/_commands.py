@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 import thalweg as tw
+from thalweg.errors import InputError
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -74,6 +75,7 @@ def _demo_figure(adata: AnnData, time_key: str, scores: pd.DataFrame, path: Path
 
 def fit(args: argparse.Namespace) -> None:
     """Fit a flow to an h5ad and write the h5ad that carries it."""
+    _check_folders(args.output)
     adata = tw.read_h5ad(args.input)
     tw.tl.fit(
         adata,
@@ -94,6 +96,7 @@ def fit(args: argparse.Namespace) -> None:
 
 def leave_one_out(args: argparse.Namespace) -> None:
     """Score methods on the held-out times of an h5ad."""
+    _check_folders(args.csv, args.figure)
     scores = tw.tl.leave_one_out(
         tw.read_h5ad(args.input),
         args.time_key,
@@ -140,6 +143,13 @@ def summary(scores: pd.DataFrame) -> str:
     order = sorted(table.index, key=lambda name: (name == "floor", mean.loc[name, "w1"]))
     text: str = table.loc[order].rename_axis(None).to_string()
     return text
+
+
+def _check_folders(*paths: str | None) -> None:
+    """Refuse a folder that does not exist before the training, not after it."""
+    for path in paths:
+        if path and not Path(path).parent.is_dir():
+            raise InputError(f"the folder of {path!r} does not exist; make it first.")
 
 
 def _config(args: argparse.Namespace) -> tw.tl.FitConfig | None:

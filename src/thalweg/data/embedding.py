@@ -90,9 +90,10 @@ def read_velocity(adata: AnnData, embedding: Embedding, velocity_key: str | None
     usual = [f"velocity_{embedding.key}", f"velocity_{embedding.key.removeprefix('X_')}"]
     key = next((name for name in usual if name in adata.obsm), usual[0]) if velocity_key is None else velocity_key
     if key not in adata.obsm:
+        name = embedding.key.removeprefix("X_")
+        basis = "" if name == "pca" else f", basis={name!r}"
         raise MissingKeyError(
-            f"adata.obsm[{key!r}] does not exist; keys that exist: {_keys(adata)}. Run tw.tl.velocity(adata), with "
-            "basis= for an embedding that the model does not work in."
+            f"adata.obsm[{key!r}] does not exist; keys that exist: {_keys(adata)}. Run tw.tl.velocity(adata{basis})."
         )
     v = read_representation(adata, key)
     if max(embedding.components) >= v.shape[1]:

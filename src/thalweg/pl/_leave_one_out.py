@@ -59,11 +59,16 @@ def leave_one_out(
     Raises
     ------
     InputError
-        If ``scores`` lacks the columns of a leave-one-out table, or ``kind`` is unknown.
+        If ``scores`` is no table or lacks the columns of a leave-one-out table, or ``kind`` is unknown.
     """
+    if not isinstance(scores, pd.DataFrame):
+        raise InputError(f"scores must be the table of tw.tl.leave_one_out, found {type(scores).__name__}.")
     absent = {"method", "time", metric} - set(scores.columns)
     if absent:
-        raise InputError(f"scores lacks the columns {sorted(absent)}; pass the table of tw.tl.leave_one_out.")
+        raise InputError(
+            f"scores lacks the columns {sorted(absent)}, it has {list(scores.columns)}; "
+            "pass the table of tw.tl.leave_one_out, and one of its columns as metric."
+        )
     if kind not in ("methods", "times"):
         raise InputError(f"kind must be 'methods' or 'times', found {kind!r}.")
     floor = scores[(scores["method"] == FLOOR) & (metric != "fit_seconds")]

@@ -82,7 +82,7 @@ def fit(
         ``exp(rate dt)`` descendants, and plans give it as many partners (Schiebinger et al. 2019); predicted cells
         carry the weight.
     config
-        Training, network, noise and size of the plans; `FitConfig`.
+        Training, network, noise and size of the plans: ``config=tw.tl.FitConfig(max_steps=500)``; `FitConfig`.
     rng, random_state
         Seed, numpy Generator or None; two names of one argument. The same seed gives the same bits on a CPU.
     device

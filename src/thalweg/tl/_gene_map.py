@@ -144,7 +144,8 @@ def _loadings(adata: AnnData, pca: str, n_dims: int) -> Floats:
         found = ", ".join(map(repr, adata.varm.keys())) or "none"
         raise MissingKeyError(
             f"obsm[{pca!r}] has no loadings: varm[{key!r}] does not exist (varm keys that exist: {found}). Genes can "
-            "be had from a PCA (sc.pp.pca) and from tw.pp.standardize of one, not from other representations."
+            "be had from a PCA (sc.pp.pca, then fit again) and from tw.pp.standardize of one, not from other "
+            "representations."
         )
     loadings = np.asarray(adata.varm[key], dtype=np.float64)
     if loadings.shape[1] < n_dims:

@@ -43,7 +43,7 @@ def interpolate(
     adata
         AnnData with a fit and the cells to start from.
     time
-        Time to predict, in units of ``obs[time_key]``.
+        Time to predict, one number in units of ``obs[time_key]``.
     key
         Key of ``uns`` with the fit.
     source_time
@@ -82,11 +82,13 @@ def interpolate(
     MissingKeyError
         If there is no fit under ``key``.
     InputError
-        If ``time`` is outside the observed range without ``extrapolate``, ``source_time`` was not observed,
-        ``stochastic`` is asked of a fit without a score, or ``dispersed`` where times are observed on one side only.
+        If ``time`` is not one number, or outside the observed range without ``extrapolate``; if ``source_time`` was not
+        observed, ``stochastic`` is asked of a fit without a score, or ``dispersed`` where times are observed on one
+        side only.
     """
     stored = load(adata, key, device)
     flow, axis = stored.flow, stored.flow.axis
+    time = _one_number(time)
     axis.check(time, extrapolate=extrapolate)
     observed = stored.times_of(adata)
     starts = _starts(np.unique(observed), time, source_time, both_ends, stored)
@@ -144,6 +146,16 @@ def _as_anndata(
         "map_values": np.array(list(stored.time_labels.values()), dtype=np.float64),
     }
     return out
+
+
+def _one_number(time: float) -> float:
+    try:
+        return float(time)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"time must be one number, found {time!r}; for several times call tw.tl.interpolate for each, or take "
+            "tw.tl.trajectories(adata, times=...)."
+        ) from None
 
 
 def make_noise(stochastic: bool | float, rng: np.random.Generator, device: torch.device) -> Noise | None:

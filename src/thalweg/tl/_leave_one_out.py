@@ -42,7 +42,7 @@ def leave_one_out(
     adata: AnnData,
     time_key: str,
     *,
-    methods: Sequence[str] = ("otcfm", "sf2m"),
+    methods: str | Sequence[str] = ("otcfm", "sf2m"),
     times: Sequence[float] | None = None,
     n_seeds: int = 3,
     use_rep: str | None = None,
@@ -74,7 +74,7 @@ def leave_one_out(
     time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key
         As in `fit`.
     methods
-        Methods to score.
+        Method or methods to score, by the names of `fit`; the references come with every table.
     times
         Times to hold out; all interior ones by default.
     n_seeds
@@ -115,6 +115,7 @@ def leave_one_out(
     Exception
         The first failure, if every fit failed.
     """
+    methods = [methods] if isinstance(methods, str) else [*methods]
     for name in methods:
         find_method(name)
     if n_seeds < 1:
