@@ -12,14 +12,17 @@ from thalweg.errors import InputError
 DIM = 3
 
 
-def draws(n, seed=0, dim=DIM):
+def draws(n, seed=0, dim=DIM, n_times=50):
+    """Times, a few of them, and points."""
     g = torch.Generator().manual_seed(seed)
-    return g, torch.rand(n, generator=g), torch.randn(n, dim, generator=g)
+    return g, (torch.randint(n_times, (n,), generator=g) + 0.5) / n_times, torch.randn(n, dim, generator=g)
 
 
-def fitted(n_intervals, edges, *samples, dim=DIM, degree=affine.DEGREE):
+def fitted(n_intervals, edges, s, *samples, dim=DIM, degree=affine.DEGREE):
     field = affine.Affine(dim, n_intervals, degree)
-    field.fit(torch.tensor(edges), [samples])
+    times, which = torch.unique(s, return_inverse=True)
+    rows = [which == k for k in range(len(times))]
+    field.fit(torch.tensor(edges), [(t, *(v[r] for v in samples)) for t, r in zip(times.tolist(), rows, strict=True)])
     return field
 
 
@@ -83,12 +86,15 @@ def test_the_flow_of_noise_contracts_to_the_average_of_two_cells():
     torch.testing.assert_close(y, 0.5**0.5 * torch.eye(2), atol=0.01, rtol=0)
 
 
-def test_mixed_times_and_derivatives():
+@pytest.mark.parametrize("few", [0, affine.FEW])
+def test_mixed_times_and_derivatives(monkeypatch, few):
+    monkeypatch.setattr(affine, "FEW", few)
     g, s, x = draws(200)
     field = affine.Affine(DIM, 3)
     field.theta.normal_(generator=g)
     together = field(s, x)
-    for i in range(0, 200, 17):  # one row alone takes the other branch
+    for i in range(0, 200, 17):  # one time for all rows takes another branch
+        torch.testing.assert_close(together[i], field(s[i].expand(200), x)[i])
         torch.testing.assert_close(together[i : i + 1], field(s[i : i + 1], x[i : i + 1]))
     at = torch.full((1,), 0.4)
     jacobian = torch.func.vmap(torch.func.jacrev(lambda y: field(at, y[None])[0]))(x[:4])

@@ -6,6 +6,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import thalweg as tw
 
@@ -36,3 +37,19 @@ def test_survives_the_round_trip(noise, tmp_path):
     np.testing.assert_array_equal(
         tw.tl.interpolate(again, 0.3).obsm["X_pca"], tw.tl.interpolate(noise, 0.3).obsm["X_pca"]
     )
+
+
+def test_several_threads_find_the_same_field():
+    """PyTorch's batched LU raises or errs with 152 rows or more on several threads; 50 components have 204."""
+    rng = np.random.default_rng(0)
+    obs = pd.DataFrame({"day": np.repeat([0.0, 1.0, 2.0], 100)}, index=[f"c{i}" for i in range(300)])
+    adata = anndata.AnnData(obs=obs, obsm={"X_pca": rng.normal(size=(300, 50)) + obs[["day"]].to_numpy()})
+    before, ends = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            tw.tl.fit(adata, "day", rng=0, config=tw.tl.FitConfig(max_steps=2))
+            ends.append(tw.tl.interpolate(adata, 0.5).obsm["X_pca"])
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_allclose(ends[1], ends[0], rtol=0, atol=0.01)

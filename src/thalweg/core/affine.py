@@ -27,6 +27,7 @@ from thalweg.errors import InputError
 
 DEGREE = 3  # between standard normals A(t) = (2t - 1) / (t^2 + (1 - t)^2), whose flow a cubic follows within .003
 RIDGE = 1e-4  # in units of normalised coordinates, so a hundredth of a standard deviation: enough for a unique solution
+FEW = 2**22  # floating-point operations that take less time than sorting rows by their interval
 
 
 class Affine(nn.Module):
@@ -60,16 +61,20 @@ class Affine(nn.Module):
 
     def forward(self, s: Tensor, x: Tensor) -> Tensor:
         """Velocity at times ``s``, shape ``(n,)``, and points ``x``, shape ``(n, dim)``."""
-        interval, powers = self._locate(s)
-        counts = torch.bincount(interval, minlength=len(self.theta)).tolist()
-        if len(x) in counts:  # one time for all, as in a solver
-            return self._evaluate(counts.index(len(x)), x, powers)
+        interval, unit = self._locate(s[:1] if s.stride() == (0,) else s)
+        if len(interval) == 1:  # one time for all, expanded as in a solver
+            return self._at(unit, self._coefficients(int(interval), x))
+        k = len(self.theta)
+        if 2 * x.numel() * self.theta.shape[-1] * (k - 1) <= FEW:  # too much is computed, but nothing sorted
+            every = torch.addmm(self.theta[:, -1].reshape(-1), x, self.theta[:, :-1].transpose(0, 1).flatten(1))
+            every = every.view(len(x), k, self.degree + 1, self.dim)
+            return self._at(unit, every[torch.arange(len(x), device=x.device), interval])
         order = interval.argsort(stable=True)
-        parts = zip(torch.split(x[order], counts), torch.split(powers[order], counts), strict=True)
-        ordered = torch.cat([self._evaluate(k, *part) for k, part in enumerate(parts)])
-        return ordered[order.argsort()]
+        parts = torch.split(x[order], torch.bincount(interval, minlength=k).tolist())
+        ordered = torch.cat([self._coefficients(i, part) for i, part in enumerate(parts)])
+        return self._at(unit, ordered[order.argsort()])
 
-    def fit(self, edges: Tensor, samples: Iterable[tuple[Tensor, Tensor, Tensor, Tensor]]) -> None:
+    def fit(self, edges: Tensor, samples: Iterable[tuple[float, Tensor, Tensor, Tensor]]) -> None:
         """Fit in closed form, in double precision; an interval without samples stays zero.
 
         Parameters
@@ -77,7 +82,8 @@ class Affine(nn.Module):
         edges
             Ends of the intervals, ascending, shape ``(n_intervals + 1,)``.
         samples
-            Batches of ``s`` with shape ``(n,)``, ``x_t`` and ``u_t`` with shape ``(n, dim)``, and weights ``(n,)``.
+            Of one time each: ``s``, points ``x_t`` and velocities ``u_t``, shape ``(n, dim)``, and weights ``(n,)``.
+            Time enters through the moments of its samples alone, so the fewer times, the cheaper.
 
         Raises
         ------
@@ -87,35 +93,36 @@ class Affine(nn.Module):
         if edges.shape != self.edges.shape or not bool((edges.diff() > 0).all()):
             raise InputError(f"edges must be {len(self.edges)} ascending numbers, found {edges.tolist()}.")
         self.edges.copy_(edges)
-        n, k, d = self.degree + 1, len(self.theta), self.dim
+        k, d, order = len(self.theta), self.dim, torch.arange(2 * self.degree + 1, device=self.theta.device)
         # E[w (2t-1)^(a+b) ...] depends on a + b alone, so 2 p + 1 moments stand for (p + 1)^2 blocks.
-        square = self.theta.new_zeros(k, 2 * self.degree + 1, d + 1, d + 1, dtype=torch.float64)
-        cross = self.theta.new_zeros(k, n, d + 1, d, dtype=torch.float64)
+        moments = self.theta.new_zeros(k, len(order), d + 1, 2 * d + 1, dtype=torch.float64)
         total = self.theta.new_zeros(k, dtype=torch.float64)
         for s, x, u, weight in samples:
-            interval, powers = self._locate(s)
-            for i in torch.unique(interval).tolist():
-                rows = interval == i
-                one = torch.cat([x[rows], torch.ones_like(x[rows][:, :1])], 1).double()
-                unit, target, w = powers[rows, 1:2].double(), u[rows].double(), weight[rows].double()
-                for m in range(2 * self.degree + 1):
-                    weighted = (w[:, None] * unit**m * one).T
-                    square[i, m] += weighted @ one
-                    if m < n:
-                        cross[i, m] += weighted @ target
-                total[i] += w.sum()
+            at, unit = self._locate(self.edges.new_tensor([s]))
+            i = int(at)
+            both = torch.cat([x, torch.ones_like(x[:, :1]), u], 1).double()
+            now = (weight.double()[:, None] * both[:, : d + 1]).T @ both
+            moments[i] += unit.double() ** order[:, None, None] * now
+            total[i] += weight.double().sum()
+        square, cross = moments[..., : d + 1], moments[:, : self.degree + 1, :, d + 1 :]
         self.theta.copy_(_solve(square, cross, total.clamp_min(torch.finfo(total.dtype).tiny)))
 
     def _locate(self, s: Tensor) -> tuple[Tensor, Tensor]:
-        """Interval of each time, and the powers of ``2t - 1``, shape ``(n, degree + 1)``."""
-        interval = (torch.bucketize(s.detach().contiguous(), self.edges, right=True) - 1).clamp(0, len(self.theta) - 1)
+        """Interval of each time, and ``2t - 1``, both of shape ``(n,)``."""
+        interval = torch.bucketize(s.detach().contiguous(), self.edges[1:-1], right=True)
         start, end = self.edges[interval], self.edges[interval + 1]
-        unit = 2 * ((s - start) / (end - start)).clamp(0, 1) - 1
-        return interval, torch.stack([unit**p for p in range(self.degree + 1)], 1)
+        return interval, 2 * ((s - start) / (end - start)).clamp(0, 1) - 1
 
-    def _evaluate(self, k: int, x: Tensor, powers: Tensor) -> Tensor:
-        values = torch.addmm(self.theta[k, -1], x, self.theta[k, :-1]).reshape(len(x), self.degree + 1, self.dim)
-        return (powers[..., None] * values).sum(1)
+    def _coefficients(self, i: int, x: Tensor) -> Tensor:
+        """Of the polynomial in ``2t - 1`` that the velocity is on interval ``i``, shape ``(n, degree + 1, dim)``."""
+        return torch.addmm(self.theta[i, -1], x, self.theta[i, :-1]).view(len(x), self.degree + 1, self.dim)
+
+    def _at(self, unit: Tensor, coefficients: Tensor) -> Tensor:
+        """The polynomial at ``2t - 1``, by Horner's rule."""
+        first, *others = coefficients.flip(1).unbind(1)
+        for c in others:
+            first = torch.addcmul(c, first, unit[:, None])
+        return first
 
 
 class AffineMLP(MLP):
@@ -144,5 +151,7 @@ def _solve(square: Tensor, cross: Tensor, total: Tensor) -> Tensor:
     power = torch.arange(n, device=cross.device)
     gram = square[:, power[:, None] + power].transpose(2, 3).reshape(k, n * rows, n * rows)
     gram = gram / total[:, None, None] + RIDGE * torch.eye(n * rows, dtype=gram.dtype, device=gram.device)
-    theta = torch.linalg.solve(gram, cross.reshape(k, n * rows, d) / total[:, None, None])
+    right = cross.reshape(k, n * rows, d) / total[:, None, None]
+    # One at a time: on several CPU threads PyTorch's batched LU raises, or returns a wrong answer (its issue 142815).
+    theta = torch.stack([torch.linalg.solve(a, b) for a, b in zip(gram, right, strict=True)])
     return theta.view(k, n, rows, d).transpose(1, 2).flatten(2)

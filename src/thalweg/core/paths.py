@@ -105,16 +105,22 @@ class Path(ABC):
         lo, hi = self.t_range
         return lo + (hi - lo) * torch.rand(n, generator=generator, device=generator.device, dtype=dtype)
 
-    def spread_t(self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
+    def spread_t(
+        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float32, *, n_values: int | None = None
+    ) -> Tensor:
         """Draw ``n`` times, each uniform within `t_range`, that together cover it evenly, shape ``(n,)``.
 
         Multiples of the golden ratio from a random start, modulo one: any run of rows is spread as well as it can be,
-        so a mean over a batch has far less noise from its times than with `draw_t`. Rows are not independent.
+        so a mean over a batch has far less noise from its times than with `draw_t`. Rows are not independent. With
+        ``n_values``, each time is the middle of the one of as many equal parts that it falls into.
         """
         lo, hi = self.t_range
         start = torch.rand(1, generator=generator, device=generator.device, dtype=torch.float64)
         steps = torch.arange(n, device=generator.device, dtype=torch.float64) * _GOLDEN
-        return lo + (hi - lo) * ((start + steps) % 1.0).to(dtype)
+        share = (start + steps) % 1.0
+        if n_values is not None:
+            share = ((share * n_values).floor() + 0.5) / n_values
+        return lo + (hi - lo) * share.to(dtype)
 
     def __call__(self, x0: Tensor, x1: Tensor, t: Tensor, generator: torch.Generator) -> Batch:
         """Draw one point of the path for each pair.

@@ -103,12 +103,12 @@ class IntervalSampler:
     n_intervals: int
     log_mass: tuple[Tensor, Tensor] | None = None
 
-    def batch(self, n: int, generator: torch.Generator) -> IntervalBatch:
-        """Draw ``n`` samples."""
+    def batch(self, n: int, generator: torch.Generator, *, n_times: int | None = None) -> IntervalBatch:
+        """Draw ``n`` samples; with ``n_times``, at no more than so many times between the cells of a pair."""
         rows, cols, _ = self.mixture.sample(n, generator)
         start, length = self.tau[rows], self.tau[cols] - self.tau[rows]
         path = self.path_of(length)
-        t = path.spread_t(n, generator, self.z.dtype)
+        t = path.spread_t(n, generator, self.z.dtype, n_values=n_times)
         inner = path(self.z[rows], self.z[cols], t, generator)
         batch = replace(
             inner,

@@ -35,6 +35,7 @@ Sampler = IntervalSampler | NoiseSampler
 
 _MEAN_BATCHES = 16
 _VALIDATION_BATCH = 4096
+_AFFINE_BATCH, _AFFINE_TIMES = 4096, 16  # of the samples of the affine part; a cubic in time needs no more times
 _PER_ROW = 256  # samples for each row of coefficients of the affine part; 64 cost .1 % of W1 in 50 dimensions
 
 
@@ -119,7 +120,7 @@ def train_flow(
         generator=torch_generator(rng),
     ).to(device)
     training, held_back = _split(sampler, config, rng)
-    if isinstance(net.main, AffineMLP):
+    if isinstance(net.main, AffineMLP) and isinstance(training, IntervalSampler):
         _fit_affine(net.main.affine, training, axis, torch_generator(rng, device))
     result = train(
         net,
@@ -179,14 +180,18 @@ def _split(sampler: Sampler, config: FitConfig, rng: np.random.Generator) -> tup
     return sampler.restrict(~held), drawn
 
 
-def _fit_affine(affine: Affine, sampler: Sampler, axis: TimeAxis, generator: torch.Generator) -> None:
+def _fit_affine(affine: Affine, sampler: IntervalSampler, axis: TimeAxis, generator: torch.Generator) -> None:
     """Fit the affine part to as many samples as its coefficients need, a few at a time, which bounds the memory."""
     n_rows = (affine.degree + 1) * (affine.dim + 1) * axis.n_intervals
+    at_once = min(max(_AFFINE_BATCH, 512 * axis.n_intervals), 16 * _AFFINE_BATCH)  # some for each interval
 
-    def samples() -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        for _ in range(ceil(_PER_ROW * n_rows / _VALIDATION_BATCH)):
-            drawn = sampler.batch(_VALIDATION_BATCH, generator)
-            yield drawn.batch.t, drawn.batch.x_t, drawn.batch.u_t, drawn.weight
+    def samples() -> Iterator[tuple[float, Tensor, Tensor, Tensor]]:
+        for _ in range(ceil(_PER_ROW * n_rows / at_once)):
+            drawn = sampler.batch(at_once, generator, n_times=_AFFINE_TIMES)
+            times, which = torch.unique(drawn.batch.t, return_inverse=True)
+            together = torch.split(which.argsort(stable=True), torch.bincount(which).tolist())
+            for s, rows in zip(times.tolist(), together, strict=True):
+                yield s, drawn.batch.x_t[rows], drawn.batch.u_t[rows], drawn.weight[rows]
 
     edges = torch.as_tensor(axis.tau(axis.times) / axis.n_intervals, dtype=torch.float32, device=affine.edges.device)
     affine.fit(edges, samples())
