@@ -183,7 +183,7 @@ def _split(sampler: Sampler, config: FitConfig, rng: np.random.Generator) -> tup
 def _fit_affine(affine: Affine, sampler: IntervalSampler, axis: TimeAxis, generator: torch.Generator) -> None:
     """Fit the affine part to as many samples as its coefficients need, a few at a time, which bounds the memory."""
     n_rows = (affine.degree + 1) * (affine.dim + 1) * axis.n_intervals
-    at_once = min(max(_AFFINE_BATCH, 512 * axis.n_intervals), 16 * _AFFINE_BATCH)  # some for each interval
+    at_once = min(max(_AFFINE_BATCH, 2048 * axis.n_intervals), 16 * _AFFINE_BATCH)  # some for each interval
 
     def samples() -> Iterator[tuple[float, Tensor, Tensor, Tensor]]:
         for _ in range(ceil(_PER_ROW * n_rows / at_once)):
