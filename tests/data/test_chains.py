@@ -12,6 +12,7 @@ from scipy import sparse
 
 from strategies import seeds
 from thalweg.data.recorded import recorded_times, time_labels
+from thalweg.data.times import parse_times
 from thalweg.data.transitions import Transitions, read_transitions
 from thalweg.errors import InputError, MissingKeyError
 
@@ -122,6 +123,18 @@ def test_of_a_subset_the_pairs_that_remain():
         del getattr(other, missing)["moves"]
         with pytest.raises(MissingKeyError, match=r"tw\.tl\.transition first"):
             read_transitions(other, "moves")
+
+
+def test_text_is_remarked_on_when_it_is_first_read(caplog):
+    adata = AnnData(obs=pd.DataFrame({"stage": ["10", "2"]}, index=list("ab")))
+    caplog.set_level("INFO", logger="thalweg")
+    for read, said in (
+        (lambda: recorded_times(adata, "stage", {}), []),
+        (lambda: parse_times(adata, "stage"), ["2, 10"]),
+    ):
+        caplog.clear()
+        np.testing.assert_array_equal(read(), [10.0, 2.0])
+        assert [r.getMessage().rpartition(": ")[2] for r in caplog.records] == said
 
 
 def test_recorded_labels_serve_labels_of_any_type():

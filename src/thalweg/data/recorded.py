@@ -35,7 +35,7 @@ def recorded_times(adata: AnnData, time_key: str, labels: Mapping[str, float]) -
     """
     found = obs_column(adata, time_key, "time_key").dropna().unique()
     known = {label: labels[str(label)] for label in found if str(label) in labels}
-    return parse_times(adata, time_key, known if labels else None)
+    return parse_times(adata, time_key, known if labels else None, remark=False)  # the earlier call has said it
 
 
 def time_labels(info: Mapping[str, Any]) -> dict[str, float]:

@@ -39,7 +39,9 @@ def obs_column(adata: AnnData, key: str, argument: str) -> pd.Series:
     return column
 
 
-def parse_times(adata: AnnData, time_key: str, time_map: TimeMap | None = None) -> NDArray[np.float64]:
+def parse_times(
+    adata: AnnData, time_key: str, time_map: TimeMap | None = None, *, remark: bool = True
+) -> NDArray[np.float64]:
     """Numeric time of each cell.
 
     Parameters
@@ -50,6 +52,8 @@ def parse_times(adata: AnnData, time_key: str, time_map: TimeMap | None = None) 
         Column of ``obs``: integers, floats, or categories or strings that read as numbers.
     time_map
         Number for each label, for labels such as ``"day 3"``.
+    remark
+        Log how text was read.
 
     Returns
     -------
@@ -76,7 +80,7 @@ def parse_times(adata: AnnData, time_key: str, time_map: TimeMap | None = None) 
     narrow = column.dtype in (np.float16, np.float32)
     labels = [float(str(v)) for v in found.to_numpy().astype(column.dtype)] if narrow else list(found)
     values = [_number(label, time_key, time_map, labels) for label in labels]
-    if any(isinstance(label, str) for label in labels) and time_map is None:
+    if remark and time_map is None and any(isinstance(label, str) for label in labels):
         numbers = ", ".join(f"{v:g}" for v in sorted(set(values)))
         logger.info("obs[%r] holds text; read as numbers: %s", time_key, numbers)
     return np.asarray(values, dtype=np.float64)[codes]
