@@ -4,12 +4,14 @@
 - In docstrings a name in single backticks is an object of the package, by any end of its full name, or a parameter of
   the thing described.
 - Docstrings of modules are specifications in plain text; `plain_text` makes valid reStructuredText of them.
+- What says nothing is left out: a base class that is ``object``, the fields of a named tuple by number.
 - *Returns* and *Attributes* are laid out as this package writes them.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from docutils import nodes
@@ -21,6 +23,7 @@ from sphinx.transforms import SphinxTransform
 from sphinx.util.nodes import make_refnode
 
 NAME = re.compile(r"tw\.((?:tl|pp|pl|get|datasets|metrics|errors|core|training)\.[\w.]*\w)(?:\(.*\))?", flags=re.S)
+TABLE = "\0"  # before a line of a table that is laid out
 
 
 class LinkNames(SphinxTransform):
@@ -41,6 +44,18 @@ class LinkNames(SphinxTransform):
             link += literal
 
 
+class LeaveOutObject(SphinxTransform):
+    """Take out the line *Bases: object*."""
+
+    default_priority = 5
+
+    def apply(self, **kwargs: Any) -> None:
+        for content in self.document.findall(addnodes.desc_content):
+            for line in [n for n in content.children if isinstance(n, nodes.paragraph)]:
+                if line.astext() == "Bases: object":
+                    content.remove(line)
+
+
 def find_name(app: Sphinx, env: BuildEnvironment, node: addnodes.pending_xref, content: nodes.Element) -> Any:
     """Objects named by the end of their full name; without a dot, what is not found is a parameter."""
     if node.get("reftype") != "obj" or node.get("refdomain") != "py":
@@ -58,8 +73,14 @@ def find_name(app: Sphinx, env: BuildEnvironment, node: addnodes.pending_xref, c
 
 
 def returns_as_prose(self: NumpyDocstring, section: str) -> list[str]:
-    """*Returns* is prose here, with a definition list of fields; napoleon would read each line as a type."""
-    return self._format_block(":returns: ", self._dedent(self._consume_to_next_section()))
+    """*Returns* is prose here, with a definition list of fields; napoleon would read each line as a type.
+
+    A type that stands alone on the first line is left out, as the signature has it.
+    """
+    lines = self._dedent(self._consume_to_next_section())
+    if len(lines) > 1 and lines[0].isidentifier() and lines[1].startswith(" "):
+        lines = self._dedent(lines[1:])
+    return self._format_block(":returns: ", lines)
 
 
 def attributes_as_list(self: NumpyDocstring, section: str) -> list[str]:
@@ -68,14 +89,18 @@ def attributes_as_list(self: NumpyDocstring, section: str) -> list[str]:
 
 
 def plain_text(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Module docstrings: indented formulas and tables become literal blocks, and ``|`` and ``*`` are characters."""
+    """Module docstrings: formulas become literal blocks, tables are laid out, ``|`` and ``*`` are characters."""
     if what != "module":
         return
     out: list[str] = []
     literal = False
-    for line in lines:
+    for line in _tables_as_lists(lines):
+        if line.startswith(TABLE):  # laid out already
+            out.append(line.removeprefix(TABLE))
+            literal = False
+            continue
         # below a list item an indented line continues it
-        formula = line.startswith("    ") or line.startswith("|")
+        formula = line.startswith("    ")
         if formula and not literal and not (out and out[-1].strip()):
             out += ["::", ""]
             literal = True
@@ -85,9 +110,31 @@ def plain_text(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines:
     lines[:] = out
 
 
+def _tables_as_lists(lines: list[str]) -> Iterator[str]:
+    """Lines with tables of bars and dashes as the directive that makes a table of lists."""
+    rows: list[str] = []
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        if rows or following.startswith("|--"):
+            rows.append(line)
+            if following.startswith("|"):
+                continue
+            yield from (TABLE + text for text in (".. list-table::", "   :header-rows: 1", ""))
+            for row in (r for r in rows if not r.startswith("|--")):
+                cells = [_escape(cell.strip()) for cell in row.strip("|").split(" | ")]
+                yield from (f"{TABLE}   {'  ' if i else '* '}- {cell}" for i, cell in enumerate(cells))
+            rows = []
+        else:
+            yield line
+
+
 def _escape(line: str) -> str:
-    parts = re.split(r"(`+[^`]*`+)", line)
-    return "".join(p if p.startswith("`") else re.sub(r"([|*]|(?<=\w)_(?=\W|$))", r"\\\1", p) for p in parts)
+    parts = re.split(r"(`+[^`]*`+|(?<![\w*])\*\w+\*(?![\w*]))", line)
+    return "".join(p if i % 2 else re.sub(r"([|*]|(?<=\w)_(?=\W|$))", r"\\\1", p) for i, p in enumerate(parts))
+
+
+def skip_numbers(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+    """Fields of a named tuple that have no text but their number."""
+    return True if str(getattr(obj, "__doc__", "")).startswith("Alias for field number") else None
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -95,6 +142,8 @@ def setup(app: Sphinx) -> dict[str, bool]:
     NumpyDocstring._parse_returns_section = returns_as_prose  # type: ignore[method-assign]
     NumpyDocstring._parse_attributes_section = attributes_as_list  # type: ignore[method-assign]
     app.add_transform(LinkNames)
+    app.add_transform(LeaveOutObject)
     app.connect("autodoc-process-docstring", plain_text)
+    app.connect("autodoc-skip-member", skip_numbers)
     app.connect("missing-reference", find_name)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -12,7 +12,7 @@ A table::
 ``rows`` is the dotted path to a list of objects, or to an object of objects, whose names are then the column ``name``.
 A column is a dotted path, an optional format and a heading. ``optional`` leaves a remark where the file does not exist.
 
-A figure in a sentence: ``{result}`cite_5_index summary.uotcfm.w1 .3f` ``.
+A figure in a sentence: ``{result}`cite_5_index summary.uotcfm.w1 .3f` ``; a path with a space stands in quotes.
 
 The table of a held-out-day benchmark, as in the README: ``{held-out} cite_5_index``. The reliability scorecard, a row
 for each case and a column for each package: ``{scorecard} scorecard``.
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ class Result(SphinxRole):
     """One figure."""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
-        name, path, *spec = self.text.split()
+        name, path, *spec = shlex.split(self.text)
         self.env.note_dependency(str(RESULTS / f"{name}.json"))
         return [nodes.Text(show(dig(load(name), path), *spec))], []
 

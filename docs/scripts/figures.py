@@ -79,13 +79,15 @@ def _keep(figure: object, path: Path) -> None:
 
 
 def _shrink(path: Path) -> None:
-    """Write a film again with 32 colours, which are those of its middle frame."""
+    """Write a film again with 32 colours, which are those of its middle frame, near-white ones made white."""
     from PIL import Image, ImageSequence
 
     with Image.open(path) as film:
         frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(film)]
         duration = film.info["duration"]
     colors = frames[len(frames) // 2].quantize(32, dither=Image.Dither.NONE)
+    palette = colors.getpalette()
+    colors.putpalette([255 if min(palette[i - i % 3 :][:3]) >= 245 else value for i, value in enumerate(palette)])
     small = [frame.quantize(palette=colors, dither=Image.Dither.NONE) for frame in frames]
     small[0].save(path, save_all=True, append_images=small[1:], duration=duration, loop=0, optimize=True)
 

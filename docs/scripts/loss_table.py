@@ -27,13 +27,13 @@ Proof = dict[str, str | float]
 INTRODUCTION = """\
 # Objectives, and what proves them
 
-Each line is an objective of the package. *Objective* says what it is and how it is reached: names without a prefix are
-in `thalweg.core`, `tl` is `thalweg.tl`. *Formula* is what the code computes, t = 0 being the source and t = 1 the
-target. *Source* is where the formula comes from, "derived" where it is not in a paper. *Test* is a test that fails if
-the code is wrong: it compares with a closed form, with an exact enumeration, or with an independent implementation in
-double precision. *Measured error (tolerance)* is the largest error that this test found over all its cases, and the
-error above which it fails. Errors are absolute and in double precision unless the test's own description states another
-unit, such as a number of standard errors.
+Each entry is an objective of the package: what it is, how it is reached (names without a prefix are in `thalweg.core`,
+`tl` is `thalweg.tl`), where the formula comes from ("derived" where it is not in a paper), and the formula that the
+code computes, t = 0 being the source and t = 1 the target. Below it are the tests that fail if the code is wrong: each
+compares with a closed form, with an exact enumeration, or with an independent implementation in double precision.
+*Measured error* is the largest that the test found over all its cases, *tolerance* the error above which it fails.
+Errors are absolute and in double precision unless the test's own description states another unit, such as a number of
+standard errors.
 
 This page is written by `python docs/scripts/loss_table.py`; the figures are in `benchmarks/results/losses.json`.
 """
@@ -80,19 +80,17 @@ def join(rows: list[Row], records: list[Proof]) -> dict[str, list[Proof]]:
 
 
 def render(rows: list[Row], proofs: dict[str, list[Proof]]) -> str:
-    """Text of the page: a table for each group of rows, a line for each proof."""
+    """Text of the page: an entry for each row, with a table of its proofs."""
     lines = [INTRODUCTION]
     for group, members in groupby(rows, key=lambda row: row["group"]):
-        lines += [f"## {group}\n", "| objective | formula | source | test | measured error (tolerance) |"]
-        lines.append("|---|---|---|---|---|")
+        lines.append(f"## {group}\n")
         for row in members:
-            cells = [f"**{row['objective']}**<br>{row['reachable']}", f"${row['formula']}$", row["source"]]
+            lines += [f"### {row['objective']}\n", f"{row['reachable']}. Source: {row['source']}.\n"]
+            lines += [f"$$\n{row['formula']}\n$$\n", "| test | measured error | tolerance |", "|---|---|---|"]
             for proof in proofs[row["id"]]:
-                test = str(proof["test"]).removeprefix("tests/")
-                figures = f"{proof['error']:.1e} ({proof['tolerance']:.1e})"
-                lines.append(f"| {' | '.join(cells)} | `{test}` | {figures} |")
-                cells = ["", "", ""]
-        lines.append("")
+                file, _, test = str(proof["test"]).removeprefix("tests/").partition("::")
+                lines.append(f"| `{test}` in `{file}` | {proof['error']:.1e} | {proof['tolerance']:.1e} |")
+            lines.append("")
     return "\n".join(lines)
 
 

@@ -27,12 +27,15 @@ def test_spread_keeps_the_gap_and_the_order():
     assert (np.argsort(out) == np.argsort(p)).all()
 
 
-@pytest.mark.parametrize(("n", "width", "columns"), [(1, 3.5, 1), (2, 3.5, 2), (3, 7.2, 3), (6, 7.2, 4)])
+@pytest.mark.parametrize(
+    ("n", "width", "columns"), [(1, 3.5, 1), (2, 3.5, 2), (3, 7.2, 3), (4, 7.2, 4), (5, 7.2, 3), (10, 7.2, 4)]
+)
 def test_figures_are_a_column_or_a_page_wide(n, width, columns):
     with canvas(None, None, n=n, height=2.0) as axes:
         assert len(axes) == n
     assert axes[0].figure.get_size_inches() == pytest.approx((width, 2.0 * -(-n // columns)))
     assert len(axes[0].figure.axes) == n
+    assert axes[0].get_gridspec().ncols == columns
 
 
 def test_style_is_that_of_paper_and_does_not_leak():

@@ -86,6 +86,12 @@ def test_grid_arrows_turn_with_the_field_and_stay_among_the_cells(cells):
     assert np.hypot(x, y).max() < 1.15
 
 
+def test_the_log_names_the_embedding_once(cells, caplog):
+    with caplog.at_level("INFO", logger="thalweg"):
+        tw.pl.velocity(cells)
+    assert [r.getMessage() for r in caplog.records] == ["using obsm['X_pca']"]
+
+
 def test_streamlines_run_along_the_field(cells):
     ax = tw.pl.velocity(cells)
     (lines,) = [c for c in ax.collections if isinstance(c, LineCollection)]
@@ -196,6 +202,21 @@ def test_fates_have_a_panel_each_on_one_scale(cells):
         tw.pl.fate(cells, "kind", fates=["up"])
     with pytest.raises(MissingKeyError, match=r"tw\.tl\.fate"):
         tw.pl.fate(cells, "condition")
+
+
+def test_five_fates_fill_two_rows_beside_one_colour_bar(cells):
+    names = list("abcde")
+    cells.obsm["fate_five"] = pd.DataFrame(np.full((cells.n_obs, 5), 0.2), cells.obs_names, names)
+    for part in ("", "_confidence", "_se"):
+        cells.obs[f"fate_five{part}"] = cells.obs[f"fate_kind{part}"]
+    cells.uns["fate_five"] = cells.uns["fate_kind"]
+    panels = tw.pl.fate(cells, "five")
+    (bar,) = [ax for ax in panels[0].figure.axes if ax not in panels]
+    panels[0].figure.canvas.draw()
+    boxes = [ax.get_position() for ax in panels]
+    assert bar.get_position().x0 > max(box.x1 for box in boxes)
+    np.testing.assert_allclose([box.x0 for box in boxes[3:]], [box.x0 for box in boxes[:2]])
+    np.testing.assert_allclose(np.diff([box.x0 for box in boxes[:3]]), boxes[1].x0 - boxes[0].x0, rtol=0.1)
 
 
 def test_mixed_fates_are_pure_where_decided_and_grey_where_not(cells):

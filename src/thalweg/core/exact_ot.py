@@ -4,7 +4,8 @@ Primal and dual of the problem with weights a, b (positive, each summing to one)
 |x_i − y_j|²:
 
     P = min Σ π_ij c_ij  over π ≥ 0 with row sums a and column sums b,
-    D = max Σ a_i u_i + Σ b_j v_j  over u_i + v_j ≤ c_ij for *all* pairs,        D ≤ P, equal at the optimum.
+    D = max Σ a_i u_i + Σ b_j v_j  over u_i + v_j ≤ c_ij for all pairs;
+    D ≤ P, equal at the optimum.
 
 Method: column generation. A few arcs of low reduced cost c − u − v are chosen with entropic potentials; the network
 simplex of POT solves the problem on these arcs; its potentials are then tested against all n × m pairs in blocks, the

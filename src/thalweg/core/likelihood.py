@@ -2,7 +2,8 @@
 
 If ``dx/dt = v(t, x)`` carries ``p_0`` to ``p_1``, then along each solution (Chen et al. 2018, theorem 1)
 
-    d log p_t(x_t)/dt = - div v(t, x_t),      log p_1(x1) = log p_0(x_0) - int_0^1 div v(t, x_t) dt.
+    d log p_t(x_t)/dt = - div v(t, x_t),
+    log p_1(x1) = log p_0(x_0) - int_0^1 div v(t, x_t) dt.
 
 ``x_t`` and the integral are solved together, backwards from ``x1``. The divergence is exact, by ``d`` vector-Jacobian
 products, or Hutchinson's estimate ``e^T (dv/dx) e`` with ``E e e^T = I`` (Grathwohl et al. 2019), unbiased for any such

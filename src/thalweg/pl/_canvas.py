@@ -65,7 +65,7 @@ def canvas(
     share
         Panels have the same limits.
     columns
-        Panels side by side; by default two in a column, else up to four on a page.
+        Panels side by side; by default two in a column, else up to four on a page, in rows of about equal length.
 
     Raises
     ------
@@ -83,8 +83,8 @@ def canvas(
         finish(given, show=bool(show))
         return
     width = COLUMN if n <= 2 else PAGE
-    columns = min(n, columns or (2 if n <= 2 else 4))
-    rows = -(-n // columns)
+    rows = -(-n // min(n, columns or (2 if n <= 2 else 4)))
+    columns = columns or -(-n // rows)
     with mpl.rc_context(STYLE):
         figure, grid = plt.subplots(
             rows,

@@ -13,7 +13,7 @@ from thalweg.data.embedding import read_embedding
 from thalweg.errors import InputError
 from thalweg.get import colors, fate_df
 from thalweg.get._colors import palette
-from thalweg.pl._canvas import CONTEXT, canvas, dot, legend, one_or_all
+from thalweg.pl._canvas import CONTEXT, canvas, colorbar, dot, legend, one_or_all
 from thalweg.pl._cells import background, frame, limits, scatter, shade, split
 
 if TYPE_CHECKING:
@@ -79,8 +79,8 @@ def fate(
             titles = list(panels)
         else:
             for i, name in enumerate(table.columns):
-                bar = "probability" if i == many - 1 else None
-                shade(axes[i::many], embedding.xy, list(panels.values()), table[name].to_numpy(), _ramp(), bar, (0, 1))
+                shade(axes[i::many], embedding.xy, list(panels.values()), table[name].to_numpy(), _ramp(), None, (0, 1))
+            colorbar(axes, _ramp(), (0, 1), "probability")
             titles = [f"{name} · {part}" if part else name for part in panels for name in table.columns]
         limits(axes, embedding.xy)
         frame(axes, embedding, titles)

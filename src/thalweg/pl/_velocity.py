@@ -90,7 +90,7 @@ def velocity(
     table = None
     if kind != "arrows":
         table = velocity_grid(
-            adata, basis, components=components, velocity_key=velocity_key, n_grid=nodes, bandwidth=bandwidth,
+            adata, embedding.key, components=components, velocity_key=velocity_key, n_grid=nodes, bandwidth=bandwidth,
             min_cells=min_cells, condition_key=condition_key,
         )  # fmt: skip
     with canvas(ax, show, n=len(panels)) as axes:
