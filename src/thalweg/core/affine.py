@@ -118,11 +118,9 @@ class Affine(nn.Module):
         return torch.addmm(self.theta[i, -1], x, self.theta[i, :-1]).view(len(x), self.degree + 1, self.dim)
 
     def _at(self, unit: Tensor, coefficients: Tensor) -> Tensor:
-        """The polynomial at ``2t - 1``, by Horner's rule."""
-        first, *others = coefficients.flip(1).unbind(1)
-        for c in others:
-            first = torch.addcmul(c, first, unit[:, None])
-        return first
+        """The polynomial at ``2t - 1``, of one time or one for each row."""
+        powers = torch.stack([unit**p for p in range(self.degree + 1)], 1)
+        return (powers[..., None] * coefficients).sum(1)
 
 
 class AffineMLP(MLP):
