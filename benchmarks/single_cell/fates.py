@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
+
+import thalweg as tw
 
 Floats = NDArray[np.float64]
 N_NEIGHBORS = 15  # of the vote, as in tw.tl.fate
@@ -16,6 +19,17 @@ def knn_vote(x: Floats, last: NDArray[np.bool_], labels: NDArray[np.str_], group
     usable = last & np.isin(labels, groups)
     index = NearestNeighbors(n_neighbors=N_NEIGHBORS).fit(x[usable]).kneighbors(x, return_distance=False)
     return np.stack([(labels[usable][index] == g).mean(1) for g in groups], 1)
+
+
+def flow_fates(adata: AnnData, method: str, groupby: str, groups: list[str], seed: int) -> dict[str, Floats]:
+    """Fates of all cells by the fit in ``adata``; of an ODE also with the futures of 60 neighbours averaged."""
+    found = {}
+    for name, n_neighbors in ((method, 15), (f"{method}, 60 neighbours", 60)):
+        tw.tl.fate(adata, groupby, terminal=groups, n_neighbors=n_neighbors, rng=seed)
+        found[name] = adata.obsm[f"fate_{groupby}"][groups].to_numpy()
+        if adata.uns[f"fate_{groupby}"]["stochastic"]:
+            break
+    return found
 
 
 def correlations(p: Floats, truth: Floats) -> dict[str, float]:

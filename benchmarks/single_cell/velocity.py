@@ -3,8 +3,11 @@
 Velocities: the cosine with the true drift and the ratio of their lengths (median), over all cells, by branch and by
 time. The drift is that of the SDE behind the data; the flow of an ODE moves the same populations by that drift less
 half the squared diffusion times the score, so a cosine of one is not to be had. Fates: predicted probabilities of
-the branches against the shares of simulated futures that reach each, beside the vote of the nearest cells of the last
-time (``kNN vote``) and, for the noise of the truth itself, another draw of as many futures (``another draw``).
+the branches against the shares of simulated futures that reach each, for all cells, by time, and for the cells whose
+fate is ``undecided`` (no branch gets nine in ten of their futures). Beside them: the vote of the nearest cells of the
+last time (``kNN vote``), the shares of the branches at that time, the same for every cell (``last shares``), and, for the
+noise of the truth itself, another draw of as many futures (``another draw``). ``, 60 neighbours`` averages the futures
+of a cell's 60 nearest cells in place of 15.
 
     python benchmarks/single_cell/velocity.py
 """
@@ -20,7 +23,7 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
-from fates import Floats, correlations, knn_vote
+from fates import Floats, correlations, flow_fates, knn_vote
 
 import thalweg as tw
 
@@ -48,8 +51,10 @@ def velocities(adata: AnnData) -> list[dict[str, object]]:
 def fates(p: Floats, adata: AnnData) -> list[dict[str, object]]:
     """Scores of the fates at each time but the last."""
     truth, time = np.asarray(adata.obsm["fate_true"]), adata.obs["time"].to_numpy()
+    early = time < time.max()
+    groups = {"all": early, "undecided": early & (truth.max(1) < 0.9)}
     rows = []
-    for name, keep in [("all", time < time.max())] + [(f"{t:g}", time == t) for t in np.unique(time)[:-1]]:
+    for name, keep in (groups | {f"{t:g}": time == t for t in np.unique(time)[:-1]}).items():
         rows.append({"time": name} | {k: round(x, 4) for k, x in correlations(p[keep], truth[keep]).items()})
     return rows
 
@@ -74,15 +79,16 @@ def main() -> None:
             (adata.obs["time"] == adata.obs["time"].max()).to_numpy(),
             adata.obs["branch"].astype(str).to_numpy(),
         )
+        shares = np.array([(labels[last] == name).mean() for name in names])
         predicted = {
             "kNN vote": knn_vote(adata.obsm["X_pca"], last, labels, names),
+            "last shares": np.tile(shares / shares.sum(), (adata.n_obs, 1)),
             "another draw": another_draw(adata),
         }
         for method in args.methods:
             tw.tl.fit(adata, "time", method=method, rng=seed, device="cpu")
             velocity_rows += [{"method": method, "seed": seed} | row for row in velocities(adata)]
-            tw.tl.fate(adata, "branch", terminal=names, rng=seed)
-            predicted[method] = adata.obsm["fate_branch"][names].to_numpy()
+            predicted |= flow_fates(adata, method, "branch", names, seed)
         fate_rows += [{"method": m, "seed": seed} | row for m, p in predicted.items() for row in fates(p, adata)]
     speed = pd.DataFrame(velocity_rows).groupby(["by", "group", "method"]).mean(numeric_only=True).drop(columns="seed")
     fate = pd.DataFrame(fate_rows).groupby(["time", "method"]).mean(numeric_only=True).drop(columns="seed")
