@@ -5,9 +5,9 @@ time. The drift is that of the SDE behind the data; the flow of an ODE moves the
 half the squared diffusion times the score, so a cosine of one is not to be had. Fates: predicted probabilities of
 the branches against the shares of simulated futures that reach each, for all cells, by time, and for the cells whose
 fate is ``undecided`` (no branch gets nine in ten of their futures). Beside them: the vote of the nearest cells of the
-last time (``kNN vote``), the shares of the branches at that time, the same for every cell (``last shares``), and, for the
-noise of the truth itself, another draw of as many futures (``another draw``). ``, 60 neighbours`` averages the futures
-of a cell's 60 nearest cells in place of 15.
+last time (``kNN vote``), the shares of the branches at that time, the same for every cell (``last shares``), and, for
+the noise of the truth itself, another draw of as many futures (``another draw``). ``, 60 neighbours`` averages the
+futures of a cell's 60 nearest cells in place of 15.
 
     python benchmarks/single_cell/velocity.py
 """
