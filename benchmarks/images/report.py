@@ -19,6 +19,10 @@ from thalweg.training.files import read_tensors
 README = Path(__file__).parent / "README.md"
 _T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # two-sided 95 % quantiles of Student's t for so many seeds
 _BASELINES = ("fm-ot", "lambda 0", "none")
+_HEADINGS = {
+    "fd": "FD", "kid": "KID", "in_target_classes": "in target classes", "nfe": "NFE", "bits_per_dim": "bits/dim",
+    "feature_norm": "feature norm", "effective_rank": "effective rank",
+}  # fmt: skip
 _SCORES = ("fd", "kid", "precision", "recall", "accuracy", "in_target_classes", "moved", "nfe")
 
 
@@ -102,7 +106,7 @@ def _cell(value: list[float | None] | None) -> str:
     if value is None or value[0] is None:
         return ""
     mean, sd = value[0], value[1]
-    digits = 0 if abs(mean) >= 20 else 3
+    digits = 0 if abs(mean) >= 20 or (not sd and mean == int(mean)) else 3
     return f"{mean:.{digits}f}" + (f" ± {sd:.{digits}f}" if sd is not None and sd > 0 else "")
 
 
@@ -118,14 +122,15 @@ def markdown(summary: dict[str, Any]) -> str:
     ]
     several = len({r["name"] for r in rows}) > 1
     baselines = {r["sampler"]: r for r in rows if several and r["name"] in _BASELINES}
-    head = ["run", "sampler", *keys, *(["FD − baseline (95 %)"] if baselines else []), "seeds"]
+    names = [_HEADINGS.get(key, key) for key in keys]
+    head = ["run", "sampler", *names, *(["FD − baseline (95 %)"] if baselines else []), "seeds"]
     lines = [head, ["---"] * len(head)]
     for row in rows:
         gap = [""] if baselines else []
         baseline = baselines.get(row["sampler"].removesuffix(" undo"))
         if baseline is not None and baseline is not row:
             mean, half = difference(row, baseline)
-            gap = [f"{mean:+.3f}" + ("" if half is None else f" ± {half:.3f}")]
+            gap = [f"{mean:+.3f}".replace("-", "−") + ("" if half is None else f" ± {half:.3f}")]
         lines.append([row["name"], row["sampler"], *(_cell(row.get(k)) for k in keys), *gap, str(row["seeds"])])
     floor = summary["floor"]
     last = [f"floor: {summary['n']} real images", "", *(_cell([floor[k], None]) if k in floor else "" for k in keys)]

@@ -338,6 +338,15 @@ def test_restricted_levels_differ_by_at_most_five_thousandths(proof):
     proof("paired_views", abs(correlation) * math.sqrt(2 * n), 5.0)
 
 
+def test_restricted_levels_reach_both_ends_of_the_times_of_a_path():
+    path, n = paths.BrownianBridge(clip=0.1), 4000
+    x, t = torch.zeros(n, 1, dtype=F64), torch.full((n,), 0.5, dtype=F64)
+    _, second = paired_views(path, x, x, t, seeded(), noise="restricted", max_gap=1.0)
+    lo, hi = path.t_range
+    assert lo < second.t.min() < lo + 0.005
+    assert hi - 0.005 < second.t.max() < hi
+
+
 def test_views_refuse_unusable_arguments():
     x, t = torch.randn(4, 2, generator=seeded()), torch.full((4,), 0.5)
     with pytest.raises(InputError, match="noise must be one of"):

@@ -102,6 +102,9 @@ def test_an_embedding_is_found_by_its_name_and_labelled():
         np.testing.assert_array_equal(e.xy, drawn().obsm[key][:, [0, 2]])
     assert read_embedding(drawn(), "umap").labels == ("UMAP 1", "UMAP 2")
     assert read_embedding(drawn(), "tsne", (1, 0)).labels == ("TSNE 2", "TSNE 1")
+    scaled = drawn()
+    scaled.obsm["X_standardized"] = scaled.obsm["X_pca"]
+    assert read_embedding(scaled, "standardized").labels == ("standardized PC 1", "standardized PC 2")
     np.testing.assert_array_equal(read_embedding(drawn(), "umap", (1, 0)).xy, drawn().obsm["X_umap"][:, ::-1])
     with pytest.raises(MissingKeyError, match=r"neither it nor 'X_phate' is in adata.obsm; it has 'X_pca', 'X_umap'"):
         read_embedding(drawn(), "phate")

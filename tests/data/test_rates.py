@@ -66,7 +66,7 @@ def test_descendants_are_exponential_and_bounded_by_the_numbers_there_are():
     np.testing.assert_allclose(descendants(np.array([1.0, 1.0]), np.array([0.5, 3.0])), np.exp([0.5, 3.0]))
     for rate in (800.0, -800.0):
         with pytest.raises(InputError, match=r"exp\(800\) within an interval"):
-            descendants(np.array([0.0, rate]), 1.0)
+            descendants(np.array([0.0, 2 * rate]), 0.5)
 
 
 def test_weights_of_any_type_are_positive_numbers():

@@ -36,8 +36,9 @@ class Embedding:
     @property
     def labels(self) -> tuple[str, str]:
         """Names of the two axes, such as ``"PC 1"`` and ``"UMAP 2"``."""
-        name = self.key.removeprefix("X_").upper()
-        first, second = (f"{'PC' if name == 'PCA' else name} {c + 1}" for c in self.components)
+        name = self.key.removeprefix("X_")
+        shown = {"pca": "PC", "standardized": "standardized PC"}.get(name, name.upper())
+        first, second = (f"{shown} {c + 1}" for c in self.components)
         return first, second
 
 
