@@ -104,8 +104,9 @@ def dispersed_rows(adata: AnnData, seeds: int, spacing: str) -> Iterator[dict[st
 
 
 def summarise(rows: pd.DataFrame) -> dict[str, dict[str, object]]:
-    """Mean over days, then mean and sd over seeds; and the mean of each day."""
-    out = {}
+    """Mean over days, then mean and sd over seeds; and the mean of each day. A seed that lacks a day is left out."""
+    days = rows.groupby(["method", "seed"])["time"].transform("nunique")
+    rows, out = rows[days == rows["time"].nunique()], {}
     for method, group in rows.groupby("method"):
         seeds = group.groupby("seed")[["w1", "energy_distance", "variance_ratio", "fit_seconds"]].mean()
         out[str(method)] = {
