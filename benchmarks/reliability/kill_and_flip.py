@@ -1,6 +1,6 @@
 """Fits that are killed, disks that are full, checkpoints that are damaged: what is lost, and what goes unnoticed.
 
-    python -m benchmarks.reliability.kill_and_flip            # 50 kills, 10 full disks, 1,000 flips: five minutes
+    python -m benchmarks.reliability.kill_and_flip            # 50 kills, 10 full disks, 1,000 flips: three minutes
 
 **Kills.** `tw.tl.fit` runs in a process of its own on the simulated course and gets SIGKILL: at a random moment, or as
 soon as a checkpoint is seen under way. `resume=True` then ends the fit in another process, and its weights are compared

@@ -46,6 +46,7 @@ class Case:
 
 FUNCTIONS = {
     "fit otcfm": Case("tl.fit(method='otcfm')", "cells", lambda a: tw.tl.fit(a, "time", rng=0), "otcfm"),
+    "fit uotcfm": Case("tl.fit(method='uotcfm')", "cells", lambda a: tw.tl.fit(a, "time", method="uotcfm", rng=0)),
     "fit sf2m": Case("tl.fit(method='sf2m')", "cells", lambda a: tw.tl.fit(a, "time", method="sf2m", rng=0), "sf2m"),
     "transition": Case("tl.transition()", "otcfm", lambda a: tw.tl.transition(a), "coupled"),
     "fate": Case("tl.fate('branch')", "coupled", lambda a: tw.tl.fate(a, "branch"), "fates"),
@@ -66,8 +67,21 @@ FUNCTIONS = {
     "velocity genes": Case("tl.velocity(genes=True)", "otcfm", lambda a: tw.tl.velocity(a, genes=True)),
     "decode": Case("tl.decode(tl.interpolate(2.7))", "otcfm", lambda a: tw.tl.decode(tw.tl.interpolate(a, 2.7), a)),
     "drivers": Case("tl.drivers('branch')", "fates", lambda a: tw.tl.drivers(a, "branch", time_key="time")),
+    "gene_trends": Case(
+        "tl.gene_trends(20 genes)",
+        "fates",
+        lambda a: tw.tl.gene_trends(a, list(a.var_names[:20]), "time", fate="branch"),
+    ),
+    "growth": Case(
+        "pp.growth(method='unbalanced')", "cells", lambda a: tw.pp.growth(a, method="unbalanced", time_key="time")
+    ),
     "log_likelihood": Case(
         "tl.log_likelihood(trace='hutchinson')", "otcfm", lambda a: tw.tl.log_likelihood(a, trace="hutchinson")
+    ),
+    "leave_one_out": Case(
+        "tl.leave_one_out(one method, one time)",
+        "cells",
+        lambda a: tw.tl.leave_one_out(a, "time", methods="otcfm", times=[2.0], n_seeds=1),
     ),
 }
 
@@ -99,7 +113,7 @@ def prepare(folder: Path, n_cells: int) -> None:
     adata.write_h5ad(folder / "cells.h5ad")
 
 
-def write(rows: list[dict[str, object]], n_cells: int) -> None:
+def write(rows: list[dict[str, object]], n_cells: int, out: Path) -> None:
     """Write what has been measured."""
     machine = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "python": platform.python_version()}
     result = {
@@ -110,12 +124,13 @@ def write(rows: list[dict[str, object]], n_cells: int) -> None:
         | {"torch": torch.__version__, "numpy": np.__version__, "load": round(os.getloadavg()[0], 1)},
         "rows": rows,
     }
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", type=int, default=100_000)
+    parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -132,7 +147,7 @@ def main() -> None:
                 raise RuntimeError(f"{name}: {done.stderr[-2000:]}")
             rows.append({"function": name, "call": case.shown} | json.loads(done.stdout.splitlines()[-1]))
             print(rows[-1], flush=True)
-            write(rows, args.cells)
+            write(rows, args.cells, args.out)
 
 
 if __name__ == "__main__":
