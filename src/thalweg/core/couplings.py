@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from thalweg.core import entropic_ot, exact_ot
 from thalweg.core._exact_ot_problem import checked
-from thalweg.errors import InputError
+from thalweg.errors import InputError, MemoryBudgetError
 
 Pairs = tuple[Tensor, Tensor]
 
@@ -104,12 +104,15 @@ class Plan(Coupling):
         Mass of each entry, float64 of shape ``(k,)``.
     shape
         Number of source and target rows.
+    thinned
+        Whether entries were drawn to stand for others.
     """
 
     rows: Tensor
     cols: Tensor
     mass: Tensor
     shape: tuple[int, int]
+    thinned: bool = False
 
     def marginals(self) -> Pairs:
         """Mass leaving each source row and arriving at each target row, float64 of shape ``(n0,)`` and ``(n1,)``."""
@@ -129,10 +132,10 @@ class Plan(Coupling):
     def restrict(self, keep: Tensor) -> Plan:
         _masked(self.mass, keep[self.rows])
         k = keep[self.rows]
-        return Plan(self.rows[k], self.cols[k], self.mass[k], self.shape)
+        return replace(self, rows=self.rows[k], cols=self.cols[k], mass=self.mass[k])
 
     def to(self, device: torch.device) -> Plan:
-        return Plan(self.rows.to(device), self.cols.to(device), self.mass.to(device), self.shape)
+        return replace(self, rows=self.rows.to(device), cols=self.cols.to(device), mass=self.mass.to(device))
 
 
 @dataclass(frozen=True)
@@ -290,6 +293,7 @@ def entropic(
     a: Tensor | None = None,
     b: Tensor | None = None,
     max_memory: int | None = None,
+    per_row: int | None = None,
 ) -> Plan:
     """Entropic transport plan, balanced or unbalanced; entries carrying together less than 1e-4 of it are left out.
 
@@ -310,6 +314,9 @@ def entropic(
         Weights; uniform by default.
     max_memory
         Bytes allowed for the plan; 4 GiB by default.
+    per_row
+        A plan that does not fit ``max_memory`` keeps this many entries of each row, or as many as fit: the largest, and
+        others drawn to stand for the rest (`thalweg.core.thinning`). None makes it an error.
 
     Returns
     -------
@@ -322,15 +329,24 @@ def entropic(
     NotConvergedError
         If the marginals do not reach their tolerance; no other plan is put in its place.
     MemoryBudgetError
-        If the plan does not fit ``max_memory``.
+        If the plan does not fit ``max_memory``, and ``per_row`` is None or not one entry of each row fits.
     """
     if (reg is None) == (reg_relative is None):
         raise InputError(f"give exactly one of reg and reg_relative, found reg={reg} and reg_relative={reg_relative}.")
     if reg is None:
         reg = entropic_ot.relative_epsilon(x0, x1, reg_relative, a=a, b=b)  # type: ignore[arg-type]
     potentials = entropic_ot.solve_entropic(x0, x1, a=a, b=b, epsilon=reg, tau_a=tau, tau_b=tau, max_memory=max_memory)
-    entries = entropic_ot.plan_entries(x0, x1, potentials, drop=_DROPPED, max_memory=max_memory)
-    return Plan(entries.rows, entries.cols, entries.mass, (len(x0), len(x1)))
+    entries, fitting = None, (max_memory or entropic_ot.DEFAULT_MAX_MEMORY) // (entropic_ot.ENTRY * len(x0))
+    try:
+        entries = entropic_ot.plan_entries(x0, x1, potentials, drop=_DROPPED, max_memory=max_memory)
+    except MemoryBudgetError:
+        if per_row is None or not fitting:
+            raise
+    thinned = entries is None
+    if entries is None:  # out of the handler, which holds on to the entries found so far
+        few = min(per_row or fitting, fitting)
+        entries = entropic_ot.plan_entries(x0, x1, potentials, per_row=few, max_memory=max_memory)
+    return Plan(entries.rows, entries.cols, entries.mass, (len(x0), len(x1)), thinned)
 
 
 def _numpy(x: Tensor | None) -> object:

@@ -27,21 +27,26 @@ balanced problem ``f + k, g - k`` is the same plan); convergence for ``eps`` far
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from thalweg._memory import check_memory
 from thalweg.core._entropic_ot_newton import ScalingProblem
 from thalweg.core._entropic_ot_passes import blocks, factors, full_pass, restore, soft_min
 from thalweg.core._entropic_ot_problem import Problem, balance, check_options, check_points, mean_cost, shuffled
+from thalweg.core.thinning import thin
 from thalweg.errors import InputError, MemoryBudgetError, NotConvergedError
 
 DEFAULT_MAX_MEMORY = 4 * 2**30  # bytes
 SUBSET = 1500  # points of each cloud in the warm start
 COOLING = 4.0  # ratio of successive temperatures
 ROUNDS = 100  # passes over all pairs
+ENTRY = 48  # bytes of an entry of a plan: three numbers of eight, twice while blocks are joined
 
 
 @dataclass(frozen=True)
@@ -209,7 +214,13 @@ def relative_epsilon(
 
 
 def plan_entries(
-    x: Tensor, y: Tensor, plan: EntropicPlan, *, drop: float = 1e-6, max_memory: int | None = None
+    x: Tensor,
+    y: Tensor,
+    plan: EntropicPlan,
+    *,
+    drop: float = 1e-6,
+    per_row: int | None = None,
+    max_memory: int | None = None,
 ) -> PlanEntries:
     """Return a plan without its small entries: those below ``drop / m`` of their row's mass, together at most ``drop``.
 
@@ -221,6 +232,9 @@ def plan_entries(
         The result of `solve_entropic`.
     drop
         Largest share of each row's mass left out; 0 keeps every entry that is not zero in float64.
+    per_row
+        Entries of each row to keep at most, in place of ``drop``: its largest, and others drawn to stand for the rest
+        (`thalweg.core.thinning`), from a generator with a fixed seed.
     max_memory
         Bytes allowed for the entries; default 4 GiB.
 
@@ -238,29 +252,46 @@ def plan_entries(
     """
     if not 0 <= drop < 1:
         raise InputError(f"drop: expected a number in [0, 1), found {drop!r}.")
-    x, y, a, b = check_points(x, y, plan.a, plan.b)  # refuses points whose number or device differs from the plan's
-    limit = DEFAULT_MAX_MEMORY if max_memory is None else max_memory
-    centre, scale, m = x.mean(0), plan.epsilon**0.5, len(y)
-    left, right = factors(
-        (x - centre) / scale, (y - centre) / scale, a.log() + plan.f / plan.epsilon, b.log() + plan.g / plan.epsilon
-    )
+    x, y, _, _ = check_points(x, y, plan.a, plan.b)  # refuses points whose number or device differs from the plan's
+    limit, m = DEFAULT_MAX_MEMORY if max_memory is None else max_memory, len(y)
+    if per_row is not None:
+        check_memory("thinned plan", len(x), min(per_row, m), ENTRY, limit, "use fewer points or entries of each row")
+        return _thinned(_masses(x, y, plan), len(x), min(per_row, m))
     kept: list[tuple[Tensor, Tensor, Tensor]] = []
     count, total = 0, 0.0
-    for start, block in blocks(left, right):
-        block = block.exp_()
+    for start, block in _masses(x, y, plan):
         mass = block.sum(1, keepdim=True)
         flat = ((block > 0) & (block >= mass * (drop / m))).view(-1).nonzero()[:, 0]
         total += float(mass.sum())
         count += len(flat)
-        if 48 * count > limit:  # three numbers of eight bytes, twice while the blocks are joined
+        if ENTRY * count > limit:
             raise MemoryBudgetError(
-                f"plan entries: {start + len(block)} of {len(x)} rows x {m} columns already keep {count} entries x 48 "
-                f"bytes, max_memory={limit}. Raise drop or max_memory, lower epsilon, or use fewer points."
+                f"plan entries: {start + len(block)} of {len(x)} rows x {m} columns already keep {count} entries x "
+                f"{ENTRY} bytes, max_memory={limit}. Raise drop or max_memory, lower epsilon, or use fewer points."
             )
         kept.append((flat // m + start, flat % m, block.view(-1)[flat]))
     rows, cols, masses = (torch.cat(part) for part in zip(*kept, strict=True))
     dropped = max(0.0, 1 - float(masses.sum()) / total) if total > 0 else 0.0
     return PlanEntries(rows, cols, masses, dropped)
+
+
+def _masses(x: Tensor, y: Tensor, plan: EntropicPlan) -> Iterator[tuple[int, Tensor]]:
+    """The plan in blocks of rows, each with its first row."""
+    centre, scale = x.mean(0), plan.epsilon**0.5
+    log_a, log_b = plan.a.log() + plan.f / plan.epsilon, plan.b.log() + plan.g / plan.epsilon
+    left, right = factors((x - centre) / scale, (y - centre) / scale, log_a, log_b)
+    return ((start, block.exp_()) for start, block in blocks(left, right))
+
+
+def _thinned(masses: Iterator[tuple[int, Tensor]], n: int, k: int) -> PlanEntries:
+    """At most ``k`` entries of each row; written in place, as many small arrays would be scattered over the memory."""
+    first, block = next(masses)
+    mass, cols = block.new_empty(n, k), torch.empty(n, k, dtype=torch.int64, device=block.device)
+    generator = torch.Generator(block.device).manual_seed(0)
+    for start, part in chain([(first, block)], masses):
+        mass[start : start + len(part)], cols[start : start + len(part)] = thin(part, k, generator).topk(k, 1)
+    there = (mass > 0).nonzero(as_tuple=True)
+    return PlanEntries(there[0], cols[there], mass[there], 0.0)
 
 
 def _solve(problem: Problem, tol: float, max_iterations: int) -> tuple[Tensor, Tensor, float, int]:
@@ -296,4 +327,5 @@ def _rounds(
         scaling = ScalingProblem(*kept.kernel(), *kept.targets(), *kappa)
         phi, psi, pairs = scaling.solve(tol / 2, max_iterations - used)
         f, g, used, refreshed = f + temperature * phi, g + temperature * psi, used + pairs, False
+        del kept, scaling  # or the next pass would make a second kernel beside this one
     return f, g, error, used

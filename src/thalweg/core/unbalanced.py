@@ -21,6 +21,7 @@ from torch import Tensor
 from thalweg.core import couplings
 
 _REG = 0.01  # of the mean squared distance: close to exact, and solved in a second
+_PER_ROW = 128  # entries of a cell where its plan with all of them does not fit the memory
 _CELLS = 1500  # of each population behind the scale
 
 
@@ -33,9 +34,9 @@ def unbalanced(
     b: Tensor | None = None,
     max_memory: int | None = None,
 ) -> couplings.Plan:
-    """Unbalanced plan; the arguments are those of `thalweg.core.couplings.entropic`."""
-    tau = relaxation * _displacement(x0, x1, a, b)
-    return couplings.entropic(x0, x1, reg_relative=_REG, tau=tau or None, a=a, b=b, max_memory=max_memory)
+    """Unbalanced plan, thinned if need be; the arguments are those of `thalweg.core.couplings.entropic`."""
+    tau = relaxation * _displacement(x0, x1, a, b) or None
+    return couplings.entropic(x0, x1, reg_relative=_REG, tau=tau, a=a, b=b, max_memory=max_memory, per_row=_PER_ROW)
 
 
 def log_ratio(weights: Tensor, mass: Tensor) -> Tensor:

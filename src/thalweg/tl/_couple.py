@@ -185,7 +185,7 @@ def _coupling(
         start = time.perf_counter()
         cache[key] = (solve(ends.x0, ends.x1, ends.a, ends.b), time.perf_counter() - start)
     plan, seconds = cache[key]
-    return plan, f"whole {name}", seconds
+    return plan, f"{'thinned' if plan.thinned else 'whole'} {name}", seconds
 
 
 def _too_large(name: str, ends: _Ends) -> bool:
