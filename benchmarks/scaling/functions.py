@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -86,20 +85,20 @@ FUNCTIONS = {
 }
 
 
-def resident() -> float:
-    """Resident memory now, in MiB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+def memory(name: str) -> float:
+    """Resident memory in MiB, now (``"VmRSS"``) or at most so far (``"VmHWM"``; ``ru_maxrss`` counts the parent's)."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1]) / 1024
 
 
 def measure(case: Case, folder: Path) -> None:
     """Run one function on the AnnData of a file and print its figures as JSON."""
     tw.settings.progress, tw.settings.verbosity = False, "error"
     adata = ad.read_h5ad(folder / f"{case.reads}.h5ad")
-    loaded, start = resident(), time.perf_counter()
+    loaded, start = memory("VmRSS"), time.perf_counter()
     case.call(adata)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = memory("VmHWM")
     figures = {"seconds": seconds, "loaded_mib": loaded, "peak_mib": peak, "added_mib": peak - loaded}
     if case.writes:
         adata.write_h5ad(folder / f"{case.writes}.h5ad")
