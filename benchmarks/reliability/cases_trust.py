@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.reliability import attacks
+from benchmarks.reliability import attacks, memory
 from benchmarks.reliability.common import Case, Result
 
 import thalweg as tw
@@ -15,30 +15,17 @@ from thalweg import _hdf5
 from thalweg.data.reader import default_limit
 
 
-def _peak() -> int:
-    """Largest resident size of this process so far, bytes; reset where the kernel allows."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
-def _reset() -> None:
-    """Let the largest resident size start again at the present one."""
-    Path("/proc/self/clear_refs").write_text("5")
-
-
 def _growth(call: Callable[[], object]) -> tuple[bool, int]:
     """Whether the package refuses the call, and by how much memory grows meanwhile."""
-    _reset()
-    before = _peak()
+    memory.reset()
+    before = memory.peak()
     try:
         call()
     except tw.errors.ThalwegError:
-        return True, _peak() - before
+        return True, memory.peak() - before
     except Exception:
         pass
-    return False, _peak() - before
+    return False, memory.peak() - before
 
 
 def models() -> Result:

@@ -24,7 +24,7 @@ from thalweg.tl._methods import Method
 from thalweg.tl._nets import FlowNet, make_net
 
 HEADER_LIMIT = 4 * 2**20  # bytes: about forty thousand tensors
-LARGEST = {"n_dims": 2**20, "width": 2**15, "depth": 2**8, "conditions": 2**20, "times": 2**20}
+LARGEST = {"n_dims": 2**20, "width": 2**15, "depth": 2**8, "conditions": 2**14, "times": 2**16}
 _DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64"}
 
 
