@@ -130,23 +130,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", type=int, default=100_000)
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--only", nargs="+", choices=FUNCTIONS, help="run only these again, and keep the other rows")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         measure(FUNCTIONS[args.one], args.folder)
         return
-    rows = []
+    kept = json.loads(args.out.read_text())["rows"] if args.only else []
+    rows = {row["function"]: row for row in kept}
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder), args.cells)
         for name, case in FUNCTIONS.items():
+            if args.only and name not in args.only:
+                continue
             command = [sys.executable, "-W", "ignore", __file__, "--one", name, "--folder", folder]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise RuntimeError(f"{name}: {done.stderr[-2000:]}")
-            rows.append({"function": name, "call": case.shown} | json.loads(done.stdout.splitlines()[-1]))
-            print(rows[-1], flush=True)
-            write(rows, args.cells, args.out)
+            rows[name] = {"function": name, "call": case.shown} | json.loads(done.stdout.splitlines()[-1])
+            print(rows[name], flush=True)
+            write(list(rows.values()), args.cells, args.out)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ DEFAULT_MAX_MEMORY = 4 * 2**30  # bytes
 SUBSET = 1500  # points of each cloud in the warm start
 COOLING = 4.0  # ratio of successive temperatures
 ROUNDS = 100  # passes over all pairs
+SAMPLE = 128  # rows from which the number of entries is foreseen
 ENTRY = 48  # bytes of an entry of a plan: three numbers of eight, twice while blocks are joined
 
 
@@ -257,22 +258,33 @@ def plan_entries(
     if per_row is not None:
         check_memory("thinned plan", len(x), min(per_row, m), ENTRY, limit, "use fewer points or entries of each row")
         return _thinned(_masses(x, y, plan), len(x), min(per_row, m))
-    kept: list[tuple[Tensor, Tensor, Tensor]] = []
+    some = slice(None, None, max(1, len(x) // SAMPLE))
+    sampled = [_kept(block, drop) for _, block in _masses(x[some], y, replace(plan, f=plan.f[some], a=plan.a[some]))]
+    if (expected := ENTRY * len(x) * float(torch.cat(sampled).double().sum(1).mean())) > 1.25 * limit:
+        raise _too_large(f"about {expected / ENTRY:.2g}", len(x), m, limit)  # before the memory is filled with them
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
     count, total = 0, 0.0
     for start, block in _masses(x, y, plan):
-        mass = block.sum(1, keepdim=True)
-        flat = ((block > 0) & (block >= mass * (drop / m))).view(-1).nonzero()[:, 0]
-        total += float(mass.sum())
+        flat = _kept(block, drop).view(-1).nonzero()[:, 0]
+        total += float(block.sum())
         count += len(flat)
         if ENTRY * count > limit:
-            raise MemoryBudgetError(
-                f"plan entries: {start + len(block)} of {len(x)} rows x {m} columns already keep {count} entries x "
-                f"{ENTRY} bytes, max_memory={limit}. Raise drop or max_memory, lower epsilon, or use fewer points."
-            )
-        kept.append((flat // m + start, flat % m, block.view(-1)[flat]))
-    rows, cols, masses = (torch.cat(part) for part in zip(*kept, strict=True))
+            raise _too_large(f"{count} by row {start + len(block)}", len(x), m, limit)
+        parts.append((flat // m + start, flat % m, block.view(-1)[flat]))
+    rows, cols, masses = (torch.cat(part) for part in zip(*parts, strict=True))
     dropped = max(0.0, 1 - float(masses.sum()) / total) if total > 0 else 0.0
     return PlanEntries(rows, cols, masses, dropped)
+
+
+def _kept(block: Tensor, drop: float) -> Tensor:
+    return (block > 0) & (block >= block.sum(1, keepdim=True) * (drop / block.shape[1]))
+
+
+def _too_large(found: str, n: int, m: int, limit: int) -> MemoryBudgetError:
+    return MemoryBudgetError(
+        f"plan entries: {found} of {n} rows x {m} columns, x {ENTRY} bytes, max_memory={limit}. Raise drop or "
+        "max_memory, lower epsilon, or use fewer points."
+    )
 
 
 def _masses(x: Tensor, y: Tensor, plan: EntropicPlan) -> Iterator[tuple[int, Tensor]]:
