@@ -68,7 +68,7 @@ def rows(dims: int, methods: list[str], seeds: int) -> list[dict[str, object]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--methods", nargs="*", default=["otcfm", "uotcfm", "sf2m"])
+    parser.add_argument("--methods", nargs="*", default=["otcfm", "uotcfm"])
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
     tw.settings.progress = False
