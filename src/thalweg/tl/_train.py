@@ -35,7 +35,7 @@ Sampler = IntervalSampler | NoiseSampler
 
 _MEAN_BATCHES = 16
 _VALIDATION_BATCH = 4096
-_AFFINE_BATCH, _AFFINE_TIMES = 4096, 16  # of the samples of the affine part; a cubic in time needs no more times
+_AFFINE_BATCH, _AFFINE_TIMES = 4096, 16  # samples of the affine part, and their times; W1 on CITE as with any
 _PER_ROW = 256  # samples for each row of coefficients of the affine part; 64 cost .1 % of W1 in 50 dimensions
 
 
