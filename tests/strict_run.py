@@ -114,11 +114,11 @@ def a_diverging_fit_stops() -> None:
 def a_field_that_diverges_has_no_solution() -> None:
     import torch
 
-    from thalweg.core import solve
+    from thalweg.core.dynamics import ode
 
     for method in ("rk4", "dopri5"):
         with raises(NotConvergedError, "diverges"):
-            solve.odeint(lambda t, x: x**3 * 1e6, torch.ones(2, 1), [0.0, 1.0], method=method, n_steps=20)
+            ode.odeint(lambda t, x: x**3 * 1e6, torch.ones(2, 1), [0.0, 1.0], method=method, n_steps=20)
 
 
 def damaged_checkpoints_are_refused(folder: Path) -> None:

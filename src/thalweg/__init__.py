@@ -21,7 +21,7 @@ from thalweg._settings import settings
 
 if TYPE_CHECKING:
     from thalweg import core, datasets, errors, get, metrics, pl, pp, tl, training
-    from thalweg.data.reader import read_h5ad
+    from thalweg.data.io.reader import read_h5ad
 
 __version__ = "0.1.0"
 __all__ = [
@@ -45,7 +45,7 @@ def __getattr__(name: str) -> Any:
     if name in _SUBMODULES:
         return importlib.import_module(f"thalweg.{name}")
     if name == "read_h5ad":
-        return importlib.import_module("thalweg.data.reader").read_h5ad
+        return importlib.import_module("thalweg.data.io.reader").read_h5ad
     raise AttributeError(f"module 'thalweg' has no attribute {name!r}")
 
 

@@ -34,7 +34,7 @@ def test_levels_survive_dequantisation_and_fill_the_interval() -> None:
 
 
 def test_dequantisation_is_the_cores() -> None:
-    from thalweg.core.likelihood import dequantise as core
+    from thalweg.core.dynamics.likelihood import dequantise as core
 
     grey = torch.arange(256, dtype=torch.uint8).reshape(4, 1, 8, 8)
     ours = dequantise(from_grey(grey.numpy()[:, 0], np.zeros(4)).x, 256, torch.Generator().manual_seed(3))

@@ -11,7 +11,7 @@ from benchmarks.images.transformer import Transformer, TransformerConfig
 from benchmarks.images.unet import UNet, UNetConfig
 from torch import nn
 
-from thalweg.core.features import block_at, tap
+from thalweg.core.fields.features import block_at, tap
 from thalweg.errors import InputError
 
 SHAPE = (1, 8, 8)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from thalweg.core import losses
 from thalweg.core.dispersive import contrastive_pair
-from thalweg.core.features import tap
+from thalweg.core.fields.features import tap
 from thalweg.core.objectives import Contrastive, Dispersive
 from thalweg.core.paths import GaussianOT, VPDiffusion, expand
 from thalweg.errors import InputError

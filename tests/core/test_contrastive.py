@@ -17,7 +17,7 @@ from thalweg.core.contrastive import (
     paired_views,
     undo,
 )
-from thalweg.core.solve import odeint
+from thalweg.core.dynamics.ode import odeint
 from thalweg.errors import InputError
 
 F64 = torch.float64

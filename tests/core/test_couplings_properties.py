@@ -9,7 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from strategies import clouds, generators, generic_clouds, rotations, weights
-from thalweg.core import couplings, exact_ot
+from thalweg.core import couplings
+from thalweg.core.ot.exact import solver as exact_ot
 
 
 def tensors(*arrays, dtype=torch.float64):

@@ -27,8 +27,8 @@ from thalweg.core.paths import (
     VPDiffusion,
     expand,
 )
-from thalweg.core.sde import velocity_from_score
-from thalweg.core.solve import odeint, sdeint
+from thalweg.core.dynamics.sde import velocity_from_score
+from thalweg.core.dynamics.ode import odeint, sdeint
 
 F64 = torch.float64
 M0, S0, M1, S1, SIGMA = -1.0, 0.8, 2.0, 0.5, 0.9

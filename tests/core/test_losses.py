@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from thalweg.core import losses
-from thalweg.core.fields import MLP, build
+from thalweg.core.fields.mlp import MLP, build
 from thalweg.core.paths import Batch, BrownianBridge, Linear, VPDiffusion
 from thalweg.errors import InputError
 

@@ -9,7 +9,7 @@ import torch
 import thalweg as tw
 from thalweg._memory import check_memory
 from thalweg.core import couplings, distances
-from thalweg.core.exact_ot import solve_exact
+from thalweg.core.ot.exact import solve_exact
 from thalweg.errors import MemoryBudgetError
 from thalweg.tl import _flow
 

@@ -7,7 +7,7 @@ import torch
 
 from thalweg.core import contrastive, fields, losses, objectives, paths
 from thalweg.core.dispersive import dispersive
-from thalweg.core.features import tap
+from thalweg.core.fields.features import tap
 from thalweg.errors import InputError
 
 

@@ -11,24 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from thalweg.core import (
-    action,
-    contrastive,
-    couplings,
-    dispersive,
-    distances,
-    entropic_ot,
-    features,
-    fields,
-    likelihood,
-    manifolds,
-    maps,
-    marginal,
-    objectives,
-    paths,
-    sde,
-    solve,
-)
+from thalweg.core import action, contrastive, couplings, dispersive, distances, fields, manifolds, maps, objectives, paths
+from thalweg.core.dynamics import likelihood, marginal, ode, sde
+from thalweg.core.fields import features
+from thalweg.core.ot import entropic as entropic_ot
 from thalweg.errors import InputError, MemoryBudgetError, NotConvergedError
 
 N = 5
@@ -192,7 +178,7 @@ def _mean(seen: list[int], asked: list[int]) -> object:
 
 
 def _solve(at: list[float], method: str = "rk4", n_steps: int = 2) -> object:
-    return solve.odeint(_zero, points(), at, method=method, n_steps=n_steps)
+    return ode.odeint(_zero, points(), at, method=method, n_steps=n_steps)
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -233,8 +219,8 @@ def test_a_solution_of_which_one_value_is_infinite_is_refused():
     x = one(1e4, points())
     for method in ("euler", "dopri5"):
         with pytest.raises(NotConvergedError, match="diverges"):
-            solve.odeint(field, x, [0.0, 1.0], method=method, n_steps=3)
-    assert torch.equal(solve.odeint(field, points(), [0.0, 1.0], method="euler", n_steps=3)[-1], points())
+            ode.odeint(field, x, [0.0, 1.0], method=method, n_steps=3)
+    assert torch.equal(ode.odeint(field, points(), [0.0, 1.0], method="euler", n_steps=3)[-1], points())
 
 
 def test_a_plan_takes_as_much_memory_as_it_says_and_not_a_byte_more():

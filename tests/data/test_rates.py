@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from thalweg.data.snapshots import descendants, read_rates, read_snapshots, read_weights
+from thalweg.data.cells import descendants, read_rates, read_snapshots, read_weights
 from thalweg.errors import InputError, MissingKeyError
 
 TIME = np.array([0.0, 0.0, 1.0, 1.0, 3.0, 3.0])

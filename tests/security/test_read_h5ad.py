@@ -20,7 +20,7 @@ from benchmarks.reliability import attacks
 import thalweg as tw
 from thalweg import _hdf5
 from thalweg.data import reader
-from thalweg.data.reader import default_limit
+from thalweg.data.io.reader import default_limit
 from thalweg.errors import InputError, UnsafeFileError
 
 # Refused while the rest of the file is read, as damage: the file is whole until anndata, pandas or scipy look inside.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import thalweg as tw
 from thalweg.tl import _fate, _flow, _interpolate, _store, _trajectories, _transition, _velocity
-from thalweg.tl._axis import TimeAxis
+from thalweg.flows.time_axis import TimeAxis
 from thalweg.training import loop
 
 Field = Callable[[Tensor, Tensor, Tensor | None], Tensor]

@@ -11,7 +11,7 @@ from anndata import AnnData
 import thalweg as tw
 from thalweg.data import read_snapshots
 from thalweg.errors import InputError, MissingKeyError
-from thalweg.tl._resume import identify_cells
+from thalweg.flows.resume import identify_cells
 
 RATE = 0.5
 

@@ -159,7 +159,7 @@ def stopped(course, tmp_path, killed):
     ],
 )
 def test_another_fit_is_refused_before_anything_is_computed(course, stopped, monkeypatch, change, match):
-    monkeypatch.setattr("thalweg.tl._train.couple", None)
+    monkeypatch.setattr("thalweg.flows.fitting.couple", None)
     with pytest.raises(InputError, match=match):
         fit(course, stopped, **{"resume": True} | change)
 

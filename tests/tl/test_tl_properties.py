@@ -18,9 +18,9 @@ import thalweg as tw
 from strategies import observed_times, seeds, weights
 from thalweg.data import read_snapshots
 from thalweg.errors import InputError
-from thalweg.tl._axis import make_axis
-from thalweg.tl._flow import Integrator
-from thalweg.tl._store import load
+from thalweg.flows.time_axis import make_axis
+from thalweg.flows.flow import Integrator
+from thalweg.flows.store import load
 
 FEW = settings.get_profile("ci").max_examples // 5  # a fit takes a good part of a second
 QUICK = tw.tl.FitConfig(max_steps=8, batch_size=16, width=8, depth=2, validate_every=4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from thalweg.core.fields import MLP, build
+from thalweg.core.fields.mlp import MLP, build
 from thalweg.training import Checkpoints, TrainingConfig, train
 
 CONFIG = TrainingConfig(

@@ -9,7 +9,7 @@ import torch
 from small_run import CONFIG, IDENTITY, Killed, Stopper, equal, farther, network, objective, run, validation
 from torch import nn
 
-from thalweg.core.fields import MLP, build
+from thalweg.core.fields.mlp import MLP, build
 from thalweg.errors import CheckpointError, InputError
 from thalweg.training import Checkpoints, saving, train
 from thalweg.training.state import RunState

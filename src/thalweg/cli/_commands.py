@@ -59,7 +59,7 @@ def _demo_figure(adata: AnnData, time_key: str, scores: pd.DataFrame, path: Path
 
     times = np.unique(adata.obs[time_key])
     held_out = float(times[len(times) // 2])
-    rep = str(adata.uns["thalweg"]["params"]["use_rep"])
+    rep = str(adata.uns["thalweg"]["recipe"]["use_rep"])
     seen = adata[(adata.obs[time_key] != held_out).to_numpy()].copy()
     tw.tl.fit(seen, time_key, method="uotcfm", use_rep=rep, rng=0)
     figure = Figure(figsize=(11, 3.8), layout="constrained", dpi=150)

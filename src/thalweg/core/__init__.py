@@ -12,42 +12,34 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from thalweg.core import (
         action,
-        affine,
         contrastive,
         couplings,
         dispersive,
         distances,
-        features,
+        dynamics,
         fields,
-        likelihood,
         losses,
         manifolds,
         maps,
-        marginal,
         objectives,
+        ot,
         paths,
-        sde,
-        solve,
     )
 
 __all__ = [
     "action",
-    "affine",
     "contrastive",
     "couplings",
     "dispersive",
     "distances",
-    "features",
+    "dynamics",
     "fields",
-    "likelihood",
     "losses",
     "manifolds",
     "maps",
-    "marginal",
     "objectives",
+    "ot",
     "paths",
-    "sde",
-    "solve",
 ]
 
 

@@ -34,7 +34,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from thalweg.core.likelihood import rademacher
+from thalweg.core.dynamics.likelihood import rademacher
 from thalweg.core.paths import Batch
 from thalweg.errors import InputError
 

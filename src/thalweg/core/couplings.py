@@ -16,24 +16,31 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from thalweg.core import entropic_ot, exact_ot
-from thalweg.core._exact_ot_problem import checked
+from thalweg._memory import DEFAULT
+from thalweg.core.ot import unbalanced as unbalanced_ot
+from thalweg.core.ot.entropic import solver as entropic_ot
+from thalweg.core.ot.exact.pairing import optimal_entries
+from thalweg.core.sampling import draw, uniform
 from thalweg.errors import InputError, MemoryBudgetError
+
+__all__ = [
+    "Coupling",
+    "Independent",
+    "Minibatch",
+    "Mixture",
+    "Plan",
+    "draw",
+    "entropic",
+    "exact",
+    "unbalanced",
+    "uniform",
+]
 
 Pairs = tuple[Tensor, Tensor]
 
-_ASSIGNMENT = 512  # cells up to which a dense assignment beats sparse transport
-
 _DROPPED = 1e-4  # a tenth of the marginal error that entropic plans are solved to; 1e-6 keeps several times as many
-
-
-def draw(weights_cdf: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """Draw ``n`` indices with replacement from a cumulative distribution of shape ``(k,)`` (float64)."""
-    u = torch.rand(n, generator=generator, device=weights_cdf.device, dtype=weights_cdf.dtype)
-    return torch.searchsorted(weights_cdf, u * weights_cdf[-1], right=True).clamp_max(len(weights_cdf) - 1)
 
 
 class Coupling(ABC):
@@ -229,11 +236,6 @@ class Mixture:
         )
 
 
-def uniform(n: int, device: torch.device | None = None) -> Tensor:
-    """Equal weights summing to one, float64 of shape ``(n,)``."""
-    return torch.full((n,), 1.0 / n, dtype=torch.float64, device=device)
-
-
 def exact(
     x0: Tensor, x1: Tensor, *, a: Tensor | None = None, b: Tensor | None = None, max_memory: int | None = None
 ) -> Plan:
@@ -264,23 +266,8 @@ def exact(
     MemoryBudgetError
         If the solver does not fit ``max_memory``.
     """
-    if a is None and b is None and x0.ndim == 2 and x0.shape == x1.shape and len(x0) <= _ASSIGNMENT:
-        return _assignment(x0, x1)
-    plan = exact_ot.solve_exact(
-        _numpy(x0), _numpy(x1), a=_numpy(a), b=_numpy(b), cost="sqeuclidean", max_memory=max_memory
-    )
-    rows, cols, mass = (torch.from_numpy(v).to(x0.device) for v in (plan.rows, plan.cols, plan.mass))
+    rows, cols, mass = optimal_entries(x0, x1, a=a, b=b, max_memory=max_memory)
     return Plan(rows, cols, mass, (len(x0), len(x1)))
-
-
-def _assignment(x0: Tensor, x1: Tensor) -> Plan:
-    """The exact plan between as many cells as cells, a permutation, which is faster to find for small blocks."""
-    y0, y1 = x0 - x0.mean(0), x1 - x1.mean(0)  # a shift of one cloud changes no assignment
-    cost = torch.addmm(y1.square().sum(1)[None], y0, y1.T, alpha=-2)  # |y0|^2 is common to a row, and changes nothing
-    if not bool(cost.isfinite().all()):
-        checked(_numpy(x0), _numpy(x1), None, None, "sqeuclidean")  # names what is wrong
-    rows, cols = (torch.from_numpy(v).to(x0.device) for v in linear_sum_assignment(cost.cpu().numpy()))
-    return Plan(rows, cols, uniform(len(x0), x0.device), (len(x0), len(x1)))
 
 
 def entropic(
@@ -316,7 +303,7 @@ def entropic(
         Bytes allowed for the plan; 4 GiB by default.
     per_row
         A plan that does not fit ``max_memory`` keeps this many entries of each row, or as many as fit: the largest, and
-        others drawn to stand for the rest (`thalweg.core.thinning`). None makes it an error.
+        others drawn to stand for the rest (`thalweg.core.ot.thinning`). None makes it an error.
 
     Returns
     -------
@@ -336,7 +323,7 @@ def entropic(
     if reg is None:
         reg = entropic_ot.relative_epsilon(x0, x1, reg_relative, a=a, b=b)  # type: ignore[arg-type]
     potentials = entropic_ot.solve_entropic(x0, x1, a=a, b=b, epsilon=reg, tau_a=tau, tau_b=tau, max_memory=max_memory)
-    entries, fitting = None, (max_memory or entropic_ot.DEFAULT_MAX_MEMORY) // (entropic_ot.ENTRY * len(x0))
+    entries, fitting = None, (max_memory or DEFAULT) // (entropic_ot.ENTRY * len(x0))
     try:
         entries = entropic_ot.plan_entries(x0, x1, potentials, drop=_DROPPED, max_memory=max_memory)
     except MemoryBudgetError:
@@ -349,5 +336,31 @@ def entropic(
     return Plan(entries.rows, entries.cols, entries.mass, (len(x0), len(x1)), thinned)
 
 
-def _numpy(x: Tensor | None) -> object:
-    return None if x is None else x.detach().cpu().numpy()
+def unbalanced(
+    x0: Tensor,
+    x1: Tensor,
+    relaxation: float,
+    *,
+    a: Tensor | None = None,
+    b: Tensor | None = None,
+    max_memory: int | None = None,
+) -> Plan:
+    """Unbalanced plan on the scale of `thalweg.core.ot.unbalanced`, thinned where it does not fit the memory.
+
+    Parameters
+    ----------
+    x0, x1, a, b, max_memory
+        As in `entropic`.
+    relaxation
+        Weight of the populations' sizes as a multiple of the mean squared displacement of balanced transport; a pure
+        number.
+
+    Raises
+    ------
+    InputError, NotConvergedError, MemoryBudgetError
+        As `entropic`.
+    """
+    tau = relaxation * unbalanced_ot.displacement(x0, x1, a, b) or None
+    return entropic(
+        x0, x1, reg_relative=unbalanced_ot.REG, tau=tau, a=a, b=b, max_memory=max_memory, per_row=unbalanced_ot.PER_ROW
+    )

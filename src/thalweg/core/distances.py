@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from thalweg._memory import DEFAULT, check_memory
-from thalweg.core.exact_ot import solve_exact
+from thalweg.core.ot.exact import solve_exact
 from thalweg.errors import InputError
 
 Array = NDArray[np.floating]

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from thalweg.core.manifolds import Manifold
 from thalweg.core.paths import Batch, expand
 from thalweg.errors import InputError
 
@@ -84,3 +85,32 @@ def score(model: Model, batch: Batch, *, scale: float | Tensor = 1.0) -> Tensor:
         If the model's output has another shape than ``x_t``.
     """
     return mean_square(expand(scale * batch.sigma_t, batch.eps) * predict(model, batch) + batch.eps)
+
+
+def riemannian_velocity(model: Model, batch: Batch, manifold: Manifold) -> Tensor:
+    """Riemannian flow-matching loss ``||P v(t, x_t) - u_t||^2_g / d`` (Chen & Lipman 2023).
+
+    ``P`` projects the model's output on the tangent space at ``x_t``. The squared length is divided by
+    the number of coordinates of a sample, so that on flat space this is `velocity`.
+
+    Parameters
+    ----------
+    model
+        Velocity field ``v``, in coordinates of the surrounding space.
+    batch
+        Batch of ``n`` samples, ``x_t`` of shape ``(n, ..., d)`` on the manifold and ``u_t`` tangent there.
+    manifold
+        The manifold, which holds the metric ``g``.
+
+    Returns
+    -------
+    Loss of each sample, shape ``(n,)``.
+
+    Raises
+    ------
+    InputError
+        If the model's output has another shape or dtype than ``x_t``.
+    """
+    v = manifold.to_tangent(batch.x_t, model(batch.t, batch.x_t, batch.condition))
+    squared = manifold.sqnorm(batch.x_t, v - batch.u_t)
+    return squared.reshape(len(batch), -1).sum(1) / batch.x_t[0].numel()

@@ -26,7 +26,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thalweg.core.losses import Model
 from thalweg.core.manifolds import Manifold, time_derivative
 from thalweg.core.paths import Batch, GaussianPath, Moments, Path, expand
 from thalweg.errors import InputError
@@ -130,32 +129,3 @@ class Geodesic(Path):
         times = expand(t, x0[..., 0]).expand(x0.shape[:-1])
         x_t, u_t = self.manifold.geodesic_and_velocity(x0, x1, times)
         return Batch(t, x_t, u_t, x0, x1, eps, torch.zeros_like(t))
-
-
-def riemannian_velocity(model: Model, batch: Batch, manifold: Manifold) -> Tensor:
-    """Riemannian flow-matching loss ``||P v(t, x_t) - u_t||^2_g / d`` (Chen & Lipman 2023).
-
-    ``P`` projects the model's output on the tangent space at ``x_t``. As in `losses`, the squared length is divided by
-    the number of coordinates of a sample, so that on flat space this is `losses.velocity`.
-
-    Parameters
-    ----------
-    model
-        Velocity field ``v``, in coordinates of the surrounding space.
-    batch
-        Batch of ``n`` samples, ``x_t`` of shape ``(n, ..., d)`` on the manifold and ``u_t`` tangent there.
-    manifold
-        The manifold, which holds the metric ``g``.
-
-    Returns
-    -------
-    Loss of each sample, shape ``(n,)``.
-
-    Raises
-    ------
-    InputError
-        If the model's output has another shape or dtype than ``x_t``.
-    """
-    v = manifold.to_tangent(batch.x_t, model(batch.t, batch.x_t, batch.condition))
-    squared = manifold.sqnorm(batch.x_t, v - batch.u_t)
-    return squared.reshape(len(batch), -1).sum(1) / batch.x_t[0].numel()

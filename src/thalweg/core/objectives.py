@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from thalweg.core.contrastive import Negatives, contrastive_terms
 from thalweg.core.dispersive import Kind, dispersive, feature_stats
-from thalweg.core.features import block_at, tap
+from thalweg.core.fields.features import block_at, tap
 from thalweg.core.losses import velocity
 from thalweg.core.paths import Batch
 from thalweg.errors import InputError
@@ -78,7 +78,7 @@ class Dispersive:
         training does on each device; None for all pairs of the batch.
     block
         Name of the submodule whose output is dispersed, e.g. ``"blocks.0"``; or a fraction of the depth in (0, 1]
-        (`thalweg.core.features.block_at`).
+        (`thalweg.core.fields.features.block_at`).
 
     Raises
     ------

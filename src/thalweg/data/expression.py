@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from thalweg._memory import check_memory
 from thalweg._settings import settings
-from thalweg.errors import InputError, MemoryBudgetError, MissingKeyError
+from thalweg.errors import InputError, MissingKeyError
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -90,7 +91,7 @@ def read_expression(adata: AnnData, genes: str | Sequence[str], layer: str | Non
         If the array would exceed ``thalweg.settings.max_memory``.
     """
     columns = gene_columns(adata, genes)
-    check_memory(adata.n_obs, len(columns), 8, "name fewer genes")
+    check_memory("expression", adata.n_obs, len(columns), 8, settings.max_memory, "name fewer genes")
     out = np.concatenate([*row_blocks(expression_matrix(adata, layer), columns), np.empty((0, len(columns)))])
     bad = ~np.isfinite(out).all(0)
     if bad.any():
@@ -99,19 +100,3 @@ def read_expression(adata: AnnData, genes: str | Sequence[str], layer: str | Non
             f"({int(bad.sum())} such genes); leave it out of genes, or mend the expression."
         )
     return out
-
-
-def check_memory(rows: int, columns: int, size: int, fix: str) -> None:
-    """Refuse a dense array of cells x genes beyond the budget.
-
-    Raises
-    ------
-    MemoryBudgetError
-        If it would exceed ``thalweg.settings.max_memory``.
-    """
-    if rows * columns * size > settings.max_memory:
-        raise MemoryBudgetError(
-            f"expression of {rows} cells x {columns} genes x {size} bytes = {rows * columns * size / 2**30:.1f} GiB, "
-            f"over settings.max_memory = {settings.max_memory / 2**30:.1f} GiB; {fix}, or raise "
-            "the setting."
-        )

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from thalweg._memory import check_memory
 from thalweg._settings import logger, settings
-from thalweg.errors import InputError, MemoryBudgetError, MissingKeyError
+from thalweg.errors import InputError, MissingKeyError
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -96,12 +97,8 @@ def _read(adata: AnnData, use_rep: str, n_dims: int | None) -> tuple[NDArray[np.
     if n_dims is not None and not (whole and 1 <= n_dims <= columns):
         raise InputError(f"n_dims={n_dims!r} does not fit {name} with {columns} columns; choose 1 to {columns}.")
     width = columns if n_dims is None else int(n_dims)
-    size = raw.shape[0] * width * 8
-    if size > settings.max_memory:
-        raise MemoryBudgetError(
-            f"{name} as a dense array takes {raw.shape[0]} rows x {width} columns x 8 bytes = {size / 2**30:.1f} GiB, "
-            f"over settings.max_memory = {settings.max_memory / 2**30:.1f} GiB; use a PCA (sc.pp.pca) or fewer n_dims."
-        )
+    fix = "use a PCA (sc.pp.pca) or fewer n_dims"
+    check_memory(f"{name} as a dense array", raw.shape[0], width, 8, settings.max_memory, fix)
     return _dense(raw, name, width), name
 
 

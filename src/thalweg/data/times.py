@@ -88,9 +88,10 @@ def parse_times(
 
 def _number(label: Any, time_key: str, time_map: TimeMap | None, labels: list[Any]) -> float:
     if time_map is not None:
-        if label not in time_map:
+        found = label if label in time_map else str(label)  # a stored map is kept by the text of its labels
+        if found not in time_map:
             raise InputError(f"time_map has no entry for {label!r}, which occurs in obs[{time_key!r}]; add it.")
-        label = time_map[label]
+        label = time_map[found]
     if isinstance(label, str):
         try:
             if "_" in label:  # Python reads 1_0 as 10; a biologist means replicate 0 of day 1

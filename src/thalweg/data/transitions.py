@@ -25,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from thalweg.data.recorded import recorded_times, time_labels
-from thalweg.data.snapshots import read_weights
+from thalweg.data.cells import read_weights
+from thalweg.data.recipe import read_recipe, read_times
 from thalweg.errors import InputError, MissingKeyError
 
 if TYPE_CHECKING:
@@ -144,13 +144,12 @@ def read_transitions(adata: AnnData, key: str) -> Transitions:
             "Run tw.tl.transition first."
         )
     info: Mapping[str, Any] = adata.uns[key]
-    time = recorded_times(adata, str(info["time_key"]), time_labels(info))
+    time, weight_key = read_times(adata, info), read_recipe(info).weight_key
     observed = set(time.tolist())
     table = info["pairs"]
     pairs = zip(map(float, table["t0"]), map(float, table["t1"]), strict=True)
     kept = tuple(sorted(p for p in pairs if observed.issuperset(p)))
     if not kept:
         raise InputError(f"adata holds no two coupled times of uns[{key!r}]; its cells are of {sorted(observed)}.")
-    weight_key = str(info["weight_key"])
-    weights = read_weights(adata, weight_key) if weight_key else np.ones(adata.n_obs)
+    weights = np.ones(adata.n_obs) if weight_key is None else read_weights(adata, weight_key)
     return Transitions(sparse.csr_matrix(adata.obsp[key]), time, weights, kept)

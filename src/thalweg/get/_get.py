@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from thalweg._uns import find_fit
+from thalweg.data.entries import find_fit
 
 if TYPE_CHECKING:
     from anndata import AnnData

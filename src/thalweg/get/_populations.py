@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from thalweg.data.snapshots import read_weights
+from thalweg.data.cells import read_weights
 from thalweg.data.times import TimeMap, obs_column, parse_times
 from thalweg.get._colors import categories
 

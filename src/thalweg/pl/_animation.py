@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thalweg._settings import logger
-from thalweg.data.recorded import recorded_times, time_labels
+from thalweg.data.recipe import read_times
 from thalweg.errors import InputError
 from thalweg.pl._canvas import CONTEXT, DARK, ORANGE, canvas, dot, legend
 from thalweg.pl._cells import background, dot_area, frame, limits, scatter
@@ -77,7 +77,7 @@ def animation(
         raise InputError(f"n_frames must be 2 or more, found {n_frames!r}.")
     embedding, drawn = read_paths(adata, paths, basis, components)
     info = paths.uns["trajectories"]
-    observed = recorded_times(adata, str(info["time_key"]), time_labels(info))
+    observed = read_times(adata, info)
     tints, known = ([ORANGE] * len(drawn), {}) if color is None else path_colors(adata, paths, drawn, color)
     times = np.linspace(min(p.time.min() for p in drawn), max(p.time.max() for p in drawn), n_frames)
     with canvas(ax, show=False, height=2.6) as (axes,):

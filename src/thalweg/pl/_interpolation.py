@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thalweg.data.embedding import read_embedding
-from thalweg.data.recorded import recorded_times, time_labels
+from thalweg.data.recipe import read_times
 from thalweg.errors import InputError
 from thalweg.pl._canvas import BLUE, CONTEXT, ORANGE, canvas, dot, legend, one_or_all
 from thalweg.pl._cells import background, frame, limits, place, scatter, split
@@ -67,7 +67,7 @@ def interpolation(
     embedding = read_embedding(adata, rep if basis is None else basis, components)
     cloud = place(predicted, adata, embedding, rep)
     weight = predicted.obs["weight"].to_numpy(dtype=np.float64)
-    now = np.isclose(recorded_times(adata, str(info["time_key"]), time_labels(info)), info["time"])
+    now = np.isclose(read_times(adata, info), info["time"])
     panels, carried = split(adata, condition_key), split(predicted, condition_key)
     with canvas(ax, show, n=len(panels)) as axes:
         for panel, (name, mask) in zip(axes, panels.items(), strict=True):

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from thalweg._settings import logger, settings
-from thalweg.data import parse_times, read_snapshots
-from thalweg.data.snapshots import descendants
-from thalweg.data.times import TimeMap
+from thalweg._settings import logger
+from thalweg.data.cells import read_course
+from thalweg.data.gene_scores import Organism, chosen_genes, find_organism, score
+from thalweg.data.recipe import Recipe
+from thalweg.data.times import TimeMap, parse_times
 from thalweg.errors import InputError
-from thalweg.pp._birth_death import BirthDeath
-from thalweg.pp._gene_scores import Organism, chosen_genes, find_organism, score
+from thalweg.flows.growth import BirthDeath, rates_from_plans, relative_offspring
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-    from thalweg.data import Snapshots
 
 Floats = NDArray[np.float64]
 
@@ -127,14 +124,13 @@ def growth(
     else:
         if time_key is None:
             raise InputError("method='unbalanced' needs time_key: it compares neighbouring times.")
-        course = read_snapshots(
-            adata, time_key, use_rep=use_rep, n_dims=n_dims, time_map=time_map, condition_key=condition_key
-        )
-        rate, dt = _from_plans(course, relaxation)
-        scores, record = {}, {"use_rep": course.use_rep, "relaxation": relaxation}
+        recipe = Recipe(time_key, use_rep, n_dims, time_map, condition_key)
+        cells = read_course(adata, recipe)
+        rate, dt = rates_from_plans(cells, relaxation)
+        scores, record = {}, {"use_rep": cells.use_rep, "relaxation": relaxation}
     columns = {key_added: rate} | scores
     if dt is not None:
-        columns[f"{key_added}_weight"] = _weights(rate, dt, parse_times(adata, str(time_key), time_map))
+        columns[f"{key_added}_weight"] = relative_offspring(rate, dt, parse_times(adata, str(time_key), time_map))
     out = adata.copy() if copy else adata
     for name, values in columns.items():
         out.obs[name] = values
@@ -168,49 +164,3 @@ def _until_next(time: Floats) -> Floats:
     gaps = np.append(np.diff(times), np.nan)
     out: Floats = gaps[np.searchsorted(times, time)]
     return out
-
-
-def _weights(rate: Floats, dt: Floats, time: Floats) -> Floats:
-    """``exp(rate dt)`` over its mean within the time; 1 where no later time is observed."""
-    out = np.ones(len(rate))
-    for t in np.unique(time):
-        rows = np.flatnonzero((time == t) & np.isfinite(dt))
-        if len(rows):
-            grown = descendants(rate[rows], dt[rows])
-            out[rows] = grown / grown.mean()
-    return out
-
-
-def _from_plans(course: Snapshots, relaxation: float) -> tuple[Floats, Floats]:
-    """Rate of each cell, and the time to the next one at which its condition was observed; NaN where there is none."""
-    if not (relaxation > 0 and np.isfinite(relaxation)):
-        raise InputError(f"relaxation must be positive and finite, found {relaxation!r}.")
-    rate, dt = np.full(len(course.x), np.nan), np.full(len(course.x), np.nan)
-    for condition in range(max(1, len(course.conditions))):
-        observed = [t for t in course.times.tolist() if len(course.rows(t, condition))]
-        for t0, t1 in pairwise(observed):
-            rows, cols = course.rows(t0, condition), course.rows(t1, condition)
-            dt[rows] = t1 - t0
-            rate[rows] = np.log(_descendants(course.x[rows], course.x[cols], relaxation)) / (t1 - t0)
-            logger.info("time %g to %g: unbalanced plan of %d x %d cells", t0, t1, len(rows), len(cols))
-    return rate, dt
-
-
-def _descendants(x0: Floats, x1: Floats, relaxation: float) -> Floats:
-    """What each source cell leaves at the target, relative to the average cell."""
-    import torch
-
-    from thalweg.core.unbalanced import unbalanced
-
-    scale = float(x0.std()) or 1.0
-    y0, y1 = (torch.as_tensor((x - x0.mean(0)) / scale, dtype=torch.float32) for x in (x0, x1))
-    plan = unbalanced(y0, y1, relaxation, max_memory=settings.max_memory)
-    arriving = plan.marginals()[1]
-    share = plan.mass / (arriving[plan.cols] * len(x1))
-    n = torch.zeros(len(x0), dtype=torch.float64).index_add_(0, plan.rows, share).numpy() * len(x0)
-    if not (n > 0).all():
-        raise InputError(
-            f"{int((n == 0).sum())} cells leave nothing in the unbalanced plan, so their rate is not finite; raise "
-            f"relaxation (found {relaxation:g})."
-        )
-    return n

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from thalweg._settings import logger
-from thalweg.data import find_representation, read_representation
+from thalweg.data.representation import find_representation, read_representation
 from thalweg.errors import InputError
 
 if TYPE_CHECKING:

@@ -1,24 +1,36 @@
-"""Tools: learn flows between time points, predict unseen ones, and say how good the prediction is."""
+"""Tools: learn flows between time points, predict unseen ones, and say how good the prediction is.
 
-from thalweg.core.objectives import Contrastive, Dispersive
-from thalweg.tl._config import FitConfig
-from thalweg.tl._decode import decode
-from thalweg.tl._drivers import drivers
-from thalweg.tl._fate import fate
-from thalweg.tl._fit import fit
-from thalweg.tl._gene_trends import gene_trends
-from thalweg.tl._interpolate import interpolate
-from thalweg.tl._leave_one_out import leave_one_out
-from thalweg.tl._lineage import ancestors, descendants
-from thalweg.tl._log_likelihood import log_likelihood
-from thalweg.tl._trajectories import trajectories
-from thalweg.tl._transition import transition
-from thalweg.tl._velocity import velocity
+Each function has a file of its own, which loads when it is first asked for: running a stored fit loads no trainer.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from thalweg.core.objectives import Contrastive, Dispersive
+    from thalweg.flows.config import FitConfig
+    from thalweg.flows.methods import Method
+    from thalweg.tl._ancestors import ancestors
+    from thalweg.tl._decode import decode
+    from thalweg.tl._descendants import descendants
+    from thalweg.tl._drivers import drivers
+    from thalweg.tl._fate import fate
+    from thalweg.tl._fit import fit
+    from thalweg.tl._gene_trends import gene_trends
+    from thalweg.tl._interpolate import interpolate
+    from thalweg.tl._leave_one_out import leave_one_out
+    from thalweg.tl._log_likelihood import log_likelihood
+    from thalweg.tl._trajectories import trajectories
+    from thalweg.tl._transition import transition
+    from thalweg.tl._velocity import velocity
 
 __all__ = [
     "Contrastive",
     "Dispersive",
     "FitConfig",
+    "Method",
     "ancestors",
     "decode",
     "descendants",
@@ -33,3 +45,19 @@ __all__ = [
     "transition",
     "velocity",
 ]
+_OPTIONS = {
+    "Contrastive": "thalweg.core.objectives",
+    "Dispersive": "thalweg.core.objectives",
+    "FitConfig": "thalweg.flows.config",
+    "Method": "thalweg.flows.methods",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'thalweg.tl' has no attribute {name!r}")
+    return getattr(importlib.import_module(_OPTIONS.get(name, f"thalweg.tl._{name}")), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from thalweg._settings import logger
-from thalweg.data import find_representation, read_representation
-from thalweg.data.expression import check_memory, gene_columns
-from thalweg.tl._gene_map import read_gene_map
+from thalweg._memory import check_memory
+from thalweg._settings import logger, settings
+from thalweg.data.expression import gene_columns
+from thalweg.data.representation import find_representation, read_representation
+from thalweg.tl._genes.gene_map import read_gene_map
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -82,7 +83,7 @@ def decode(
     to_genes = read_gene_map(reference, rep, z.shape[1], layer=layer, tolerance=tolerance)
     if genes is not None:
         to_genes = to_genes.only(gene_columns(reference, genes), reference.var_names.to_numpy())
-    check_memory(len(z), len(to_genes.columns), 4, "name fewer with genes=")
+    check_memory("decoded cells", len(z), len(to_genes.columns), 4, settings.max_memory, "name fewer with genes=")
     x = np.empty((len(z), len(to_genes.columns)), dtype=np.float32)
     for start in range(0, len(z), _BLOCK):
         x[start : start + _BLOCK] = to_genes.decode(z[start : start + _BLOCK])

@@ -19,12 +19,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from thalweg._settings import logger
-from thalweg.data import parse_times
 from thalweg.data.expression import Columns, Floats, dense, expression_matrix, gene_columns
-from thalweg.data.times import TimeMap, obs_column
+from thalweg.data.times import TimeMap, obs_column, parse_times
+from thalweg.data.writing import writable
 from thalweg.errors import InputError
-from thalweg.tl._fates import read_fates
-from thalweg.tl._store import writable
+from thalweg.tl._fates.reading import read_fates
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from thalweg._random import Rng, resolve_rng
 from thalweg._settings import logger
-from thalweg.data.snapshots import descendants
+from thalweg.core.neighbours import check_neighbours
+from thalweg.data.cells import Cells, Floats, read_cells
 from thalweg.data.times import obs_column
+from thalweg.data.writing import writable
 from thalweg.errors import InputError
-from thalweg.tl._flow import Floats, Integrator, Labels
-from thalweg.tl._neighbours import Neighbours, check_neighbours
-from thalweg.tl._simulate import Simulator, make_simulator
-from thalweg.tl._store import load, writable
-from thalweg.tl._transition_blocks import Cells, read_cells
+from thalweg.flows.carry import Carrier, check_samples, make_noise
+from thalweg.flows.flow import Integrator
+from thalweg.flows.store import load_fit
+from thalweg.tl._fates.futures import Fates
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -109,14 +108,16 @@ def fate(
         If a group of ``terminal`` has no cell at the last time, no group is there, a name holds ``"/"`` (files cannot
         hold it), or an option cannot be used.
     """
-    generator, stored = resolve_rng(rng, random_state), load(adata, key, device)
+    generator, stored = resolve_rng(rng, random_state), load_fit(adata, key, device)
     check_neighbours(n_neighbors, bandwidth)
-    simulate = make_simulator(stored.flow, stochastic, n_samples, Integrator(n_steps=n_steps), generator)
-    cells = read_cells(adata, stored)
+    check_samples(n_samples)
+    cells, noise = read_cells(adata, stored.recipe), make_noise(stored.flow, stochastic, generator)
     column = obs_column(adata, groupby, "groupby")
     groups = _groups(column, cells, terminal, groupby)
     codes = pd.Categorical(column.astype(str).where(column.notna()), categories=groups).codes.astype(np.int64)
-    found = _Fates(cells, simulate, codes, len(groups), n_neighbors, bandwidth)()
+    carrier = Carrier(stored.flow, cells, noise, Integrator(n_steps=n_steps))
+    n_futures = n_samples if noise else 1
+    found = Fates(carrier, n_futures, codes, len(groups), n_neighbors, bandwidth)()
     name, out = key_added or f"fate_{groupby}", writable(adata, copy)
     best = found.p.argmax(1)
     out.obsm[name] = pd.DataFrame(found.p, index=out.obs_names, columns=groups)
@@ -125,11 +126,11 @@ def fate(
     out.obs[f"{name}_se"] = found.error[np.arange(len(best)), best]
     out.uns[name] = {
         "key": key,
-        "method": stored.method,
+        "method": stored.method.name,
         "groupby": groupby,
-        "time_key": stored.time_key,
-        "stochastic": simulate.noise.strength if simulate.noise else 0.0,
-        "n_samples": simulate.n_samples,
+        "time_key": stored.recipe.time_key,
+        "stochastic": noise.strength if noise else 0.0,
+        "n_samples": n_futures,
         "n_neighbors": n_neighbors,
         "bandwidth": found.bandwidth,
     }
@@ -138,17 +139,11 @@ def fate(
     return out if copy else None
 
 
-def _last_times(cells: Cells) -> dict[int, float]:
-    """Last observed time of each condition."""
-    labels = np.zeros(len(cells.time), dtype=np.int64) if cells.condition is None else cells.condition
-    return {c: float(cells.time[labels == c].max()) for c in cells.strata()}
-
-
 def _groups(column: pd.Series, cells: Cells, terminal: Sequence[str] | None, groupby: str) -> list[str]:
     """Names of the groups to end in, in the order of the categories."""
     last = np.zeros(len(cells.time), dtype=bool)
-    for condition, time in _last_times(cells).items():
-        last[cells.rows(time, condition)] = True
+    for condition in cells.strata:
+        last[cells.rows(float(cells.times_of(condition)[-1]), condition)] = True
     there = column[last].dropna()
     ordered = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else sorted(there.unique())
     present = [str(g) for g in ordered if (there == g).any()]
@@ -165,93 +160,6 @@ def _groups(column: pd.Series, cells: Cells, terminal: Sequence[str] | None, gro
             f"rename them first, adata.obs[{groupby!r}] = adata.obs[{groupby!r}].cat.rename_categories(...)."
         )
     return chosen
-
-
-@dataclass(frozen=True)
-class _Found:
-    p: Floats
-    error: Floats
-    bandwidth: float
-
-
-@dataclass(frozen=True)
-class _Fates:
-    """Fates of all cells.
-
-    Attributes
-    ----------
-    cells
-        The course.
-    simulate
-        Carries cells to their ends.
-    codes
-        Terminal group of each cell, -1 for none.
-    n_groups
-        Number of terminal groups.
-    n_neighbors, bandwidth
-        Of the kernels.
-    """
-
-    cells: Cells
-    simulate: Simulator
-    codes: Labels
-    n_groups: int
-    n_neighbors: int
-    bandwidth: float | None
-
-    def __call__(self) -> _Found:
-        """Fates, their standard errors and the mean bandwidth at the ends."""
-        cells, widths = self.cells, []
-        p, error = np.zeros((len(cells.x), self.n_groups)), np.zeros((len(cells.x), self.n_groups))
-        for condition, last in _last_times(cells).items():
-            final = cells.rows(last, condition)
-            labelled = final[self.codes[final] >= 0]
-            if not len(labelled):
-                raise InputError(f"no cell of a terminal group is left at time {last:g} of condition {condition}.")
-            ends = Neighbours(cells.x[labelled], self.n_neighbors, self.bandwidth, cells.weights[labelled])
-            widths.append(ends.bandwidth or 0.0)
-            own = np.unique(cells.time if cells.condition is None else cells.time[cells.condition == condition])
-            for i, t in enumerate(own[:-1].tolist()):
-                rows = cells.rows(t, condition)
-                p[rows], error[rows] = self._carried(rows, own[i:].tolist(), ends, self.codes[labelled])
-            p[labelled, self.codes[labelled]] = 1.0
-            others = final[self.codes[final] < 0]
-            if len(others):
-                p[others] = self._shares(cells.x[others], ends, self.codes[labelled])
-        return _Found(p, error, float(np.mean(widths)))
-
-    def _carried(
-        self, rows: NDArray[np.int64], times: list[float], ends: Neighbours, codes: Labels
-    ) -> tuple[Floats, Floats]:
-        cells = self.cells
-        shares, growth = [], []
-        for futures in self.simulate(cells.x[rows], times, cells.labels(rows)):
-            n, s, d = futures.x.shape
-            shares.append(self._shares(futures.x.reshape(-1, d), ends, codes).reshape(n, s, -1))
-            growth.append(futures.weight)
-        q, weight = np.concatenate(shares), np.concatenate(growth)
-        if self.simulate.noise is None:  # one future each: share those of the neighbours
-            near = Neighbours(cells.x[rows], self.n_neighbors, self.bandwidth, cells.weights[rows])
-            index, closeness = near(cells.x[rows])
-            if cells.rates is not None and not self.simulate.flow.net.grows:  # futures of one cell share its rate
-                weight = weight * descendants(cells.rates[rows], times[-1] - times[0])[:, None]
-            q, weight = q[index, 0], weight[index, 0] * closeness
-        return _mean(q, weight / weight.sum(1, keepdims=True))
-
-    def _shares(self, x: Floats, ends: Neighbours, codes: Labels) -> Floats:
-        """Share of the kernel on each group, shape ``(n, n_groups)``."""
-        index, p = ends(x)
-        return np.stack([(p * (codes[index] == k)).sum(1) for k in range(self.n_groups)], 1)
-
-
-def _mean(q: Floats, omega: Floats) -> tuple[Floats, Floats]:
-    """Weighted mean over the futures, (n, s, K) to (n, K), and its standard error."""
-    p = np.einsum("ns,nsk->nk", omega, q)
-    square = omega**2
-    effective = 1 / square.sum(1)
-    spread = np.einsum("ns,nsk->nk", square, (q - p[:, None]) ** 2)
-    inflate = np.divide(effective, effective - 1, out=np.zeros_like(effective), where=effective > 1 + 1e-9)
-    return p / p.sum(1, keepdims=True), np.sqrt(spread * inflate[:, None])
 
 
 def _confidence(p: Floats) -> Floats:

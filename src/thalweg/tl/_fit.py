@@ -5,17 +5,20 @@ from __future__ import annotations
 from os import PathLike
 from typing import TYPE_CHECKING
 
+from thalweg._device import resolve_device
 from thalweg._random import Rng, resolve_rng
 from thalweg._settings import logger
-from thalweg.data import read_snapshots
+from thalweg.data.cells import read_course
+from thalweg.data.recipe import Recipe
 from thalweg.data.times import TimeMap
+from thalweg.data.writing import writable
 from thalweg.errors import InputError
-from thalweg.tl._axis import Spacing, make_axis
-from thalweg.tl._config import FitConfig
-from thalweg.tl._methods import find_method
-from thalweg.tl._resume import identify, open_checkpoints
-from thalweg.tl._store import pack, writable
-from thalweg.tl._train import resolve_device, train_flow
+from thalweg.flows.config import FitConfig
+from thalweg.flows.fitting import train_flow
+from thalweg.flows.methods import Method, find_method
+from thalweg.flows.resume import identify, open_checkpoints
+from thalweg.flows.store import pack
+from thalweg.flows.time_axis import Spacing, make_axis
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -25,7 +28,7 @@ def fit(
     adata: AnnData,
     time_key: str,
     *,
-    method: str = "otcfm",
+    method: str | Method = "otcfm",
     use_rep: str | None = None,
     n_dims: int | None = None,
     key_added: str = "thalweg",
@@ -61,7 +64,8 @@ def fit(
         2024, [SF]2M); ``"sbcfm"``: the same without the score. ``"icfm"``: independent pairs. ``"vpcfm"``: independent
         pairs on the trigonometric interpolant (Albergo & Vanden-Eijnden 2023). ``"am"``, ``"eam"``, ``"uam"``: a
         potential, by action matching, its entropic and its unbalanced form (Neklyudov et al. 2023). ``"fm"``: a flow
-        from Gaussian noise to the population of each time (Lipman et al. 2023).
+        from Gaussian noise to the population of each time (Lipman et al. 2023). Or a `Method` of your own: a coupling
+        and a path.
     use_rep
         Key of ``obsm``; by default the PCA that exists. ``"X"`` uses ``adata.X``.
     n_dims
@@ -104,9 +108,9 @@ def fit(
     None, or the copy. Sets the following fields:
 
     ``adata.uns[key_added]`` : dict
-        The model: ``params``, ``config``, ``time``, ``conditions``, ``center``, ``scale``, ``weights`` (safetensors
-        bytes), ``history`` (DataFrame), ``intervals`` (DataFrame), ``best_step``, ``seconds``. It survives
-        ``write_h5ad`` and ``write_zarr``.
+        The model: ``params``, ``recipe`` (the columns that cells are read from), ``config``, ``time``, ``center``,
+        ``scale``, ``seen`` (the cells in numbers), ``weights`` (safetensors bytes), ``history`` (DataFrame),
+        ``intervals`` (DataFrame), ``best_step``, ``seconds``. It survives ``write_h5ad`` and ``write_zarr``.
 
     Raises
     ------
@@ -128,41 +132,22 @@ def fit(
     >>> tw.tl.fit(adata, "time", method="otcfm", rng=0)
     >>> day = tw.tl.interpolate(adata, 1.5)
     """
-    generator = resolve_rng(rng, random_state)
-    find_method(method)
+    generator, chosen = resolve_rng(rng, random_state), find_method(method)
     config = FitConfig() if config is None else config
-    snapshots = read_snapshots(
-        adata,
-        time_key,
-        use_rep=use_rep,
-        n_dims=n_dims,
-        time_map=time_map,
-        weight_key=weight_key,
-        condition_key=condition_key,
-        growth_key=growth_key,
-    )
-    axis, place, checkpoints = make_axis(snapshots.times, spacing), resolve_device(device), None
+    recipe = Recipe(time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key)
+    cells = read_course(adata, recipe)
+    axis, place, checkpoints = make_axis(cells.times, spacing), resolve_device(device), None
     if checkpoint_dir is not None:
-        identity, fresh = identify(snapshots, method, axis, place), rng is None and random_state is None
+        identity, fresh = identify(cells, chosen, axis, place), rng is None and random_state is None
         checkpoints, generator = open_checkpoints(
             checkpoint_dir, identity, config, generator, resume=resume, every=checkpoint_every, fresh=fresh
         )
     elif resume:
         raise InputError("resume=True needs checkpoint_dir, the folder to go on from.")
     fitted = train_flow(
-        snapshots, method, axis, config, generator, device=place, checkpoints=checkpoints, description=method
+        cells, chosen, axis, config, generator, device=place, checkpoints=checkpoints, description=chosen.name
     )
     out = writable(adata, copy)
-    out.uns[key_added] = pack(
-        fitted,
-        snapshots,
-        method=method,
-        time_key=time_key,
-        time_map=time_map,
-        condition_key=condition_key,
-        weight_key=weight_key,
-        growth_key=growth_key,
-        config=config,
-    )
+    out.uns[key_added] = pack(fitted, cells, adata.obs_names.to_numpy(), chosen, recipe, config)
     logger.info("added uns[%r]: the fitted flow", key_added)
     return out if copy else None

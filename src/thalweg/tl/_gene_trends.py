@@ -10,12 +10,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from thalweg._random import Rng, resolve_rng
-from thalweg.data import parse_times
+from thalweg.data.cells import read_weights
 from thalweg.data.expression import Floats, read_expression
-from thalweg.data.snapshots import read_weights
-from thalweg.data.times import TimeMap, obs_column
+from thalweg.data.times import TimeMap, obs_column, parse_times
 from thalweg.errors import InputError
-from thalweg.tl._fates import read_fates
+from thalweg.tl._fates.reading import read_fates
 
 if TYPE_CHECKING:
     from anndata import AnnData

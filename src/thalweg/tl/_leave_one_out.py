@@ -2,47 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
 from functools import partial
 from itertools import product
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from thalweg._device import resolve_device
 from thalweg._random import Rng, resolve_rng
 from thalweg._settings import settings
-from thalweg.core import distances
-from thalweg.core.exact_ot import solve_exact
-from thalweg.data import Snapshots, read_snapshots
+from thalweg.data.cells import read_course
+from thalweg.data.recipe import Recipe
 from thalweg.data.times import TimeMap
 from thalweg.errors import InputError
-from thalweg.tl._axis import Spacing, TimeAxis, make_axis
-from thalweg.tl._config import FitConfig
-from thalweg.tl._couple import PlanCache
-from thalweg.tl._interpolate import make_noise
-from thalweg.tl._methods import find_method
-from thalweg.tl._resume import identify_cells
-from thalweg.tl._scores import Row, Scores, Unit
-from thalweg.tl._train import resolve_device, train_flow
+from thalweg.flows.config import FitConfig
+from thalweg.flows.evaluate import (
+    COLUMNS,
+    Candidate,
+    Trial,
+    candidates,
+    make_folds,
+    reference_row,
+    reference_units,
+    takes_rng,
+)
+from thalweg.flows.methods import Method
+from thalweg.flows.score_rows import ScoreRows, Unit
+from thalweg.flows.time_axis import Spacing
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 Floats = NDArray[np.float64]
-COLUMNS = ["method", "time", "seed", "w1", "energy_distance", "variance_ratio", "fit_seconds"]
 
 
 def leave_one_out(
     adata: AnnData,
     time_key: str,
     *,
-    methods: str | Sequence[str] = ("otcfm", "sf2m"),
+    methods: str | Candidate | Sequence[str | Candidate] = ("otcfm", "sf2m"),
     times: Sequence[float] | None = None,
     n_seeds: int = 3,
     use_rep: str | None = None,
@@ -74,7 +77,10 @@ def leave_one_out(
     time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key
         As in `fit`.
     methods
-        Method or methods to score, by the names of `fit`; the references come with every table.
+        What to score; the references come with every table. Names of `fit`; a `Method` of your own; or any function
+        ``predict(cells, time)``: from the training cells (`thalweg.data.cells.Cells`) and the time left out it returns
+        coordinates of shape ``(m, d)``, or these and weights of shape ``(m,)``. Its row has the function's name. One
+        with a parameter ``rng`` is called for each seed, with a numpy Generator, another one once.
     times
         Times to hold out; all interior ones by default.
     n_seeds
@@ -115,40 +121,29 @@ def leave_one_out(
     Exception
         The first failure, if every fit failed.
     """
-    methods = [methods] if isinstance(methods, str) else [*methods]
-    for name in methods:
-        find_method(name)
+    chosen = candidates(methods)
     if n_seeds < 1:
         raise InputError(f"n_seeds must be at least 1, found {n_seeds}.")
-    snapshots = read_snapshots(
-        adata,
-        time_key,
-        use_rep=use_rep,
-        n_dims=n_dims,
-        time_map=time_map,
-        weight_key=weight_key,
-        condition_key=condition_key,
-        growth_key=growth_key,
-    )
-    held_out = _held_out(snapshots.times, times, time_key)
+    cells = read_course(adata, Recipe(time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key))
+    folds = make_folds(cells, _held_out(cells.times, times, time_key), spacing)
     first = int(rng) if isinstance(rng, int | np.integer) else int(resolve_rng(rng).integers(2**31))
-    run = _Run(snapshots, spacing, config or FitConfig(), resolve_device(device), stochastic)
-    scores = Scores(checkpoint_dir, run.identity, resume=resume)
+    trial = Trial(config or FitConfig(), spacing, resolve_device(device), stochastic)
+    rows = ScoreRows(checkpoint_dir, trial.identity(cells), resume=resume)
     seeds = range(first, first + n_seeds)
     units: list[Unit] = []
-    with tqdm(total=len(held_out) * n_seeds * len(methods), desc="leave one out", disable=not settings.progress) as bar:
-        for time in held_out:
-            fold = _Fold(snapshots, time, _fold_axis(snapshots.times, time, spacing))
-            for unit in _reference_units(time, seeds):
-                scores.collect(unit, partial(_REFERENCES[unit.method], fold, unit.seed))
+    with tqdm(total=len(folds) * n_seeds * len(chosen), desc="leave one out", disable=not settings.progress) as bar:
+        for fold in folds:
+            for unit in reference_units(fold.time, seeds):
+                rows.collect(unit, partial(reference_row, fold, unit))
                 units.append(unit)
-            for method, seed in product(methods, seeds):
-                unit = Unit(method, time, seed)
-                scores.collect(unit, partial(run.score, fold, method, seed))
-                units.append(unit)
+            for (name, candidate), seed in product(chosen.items(), seeds):
                 bar.update()
-    table = pd.DataFrame(scores.rows(units, [u for u in units if u.method in methods]), columns=COLUMNS)
-    table.attrs["failures"] = scores.failures
+                if seed == first or isinstance(candidate, Method) or takes_rng(candidate):
+                    unit = Unit(name, fold.time, seed)
+                    rows.collect(unit, partial(trial.row, fold, name, candidate, seed))
+                    units.append(unit)
+    table = pd.DataFrame(rows.rows(units, [u for u in units if u.method in chosen]), columns=COLUMNS)
+    table.attrs["failures"] = rows.failures
     return table
 
 
@@ -160,121 +155,3 @@ def _held_out(observed: Floats, times: Sequence[float] | None, time_key: str) ->
     if unknown:
         raise InputError(f"times={unknown} are not interior times of obs[{time_key!r}]; choose from {interior}.")
     return interior if times is None else [float(t) for t in times]
-
-
-def _fold_axis(observed: Floats, held_out: float, spacing: Spacing) -> TimeAxis:
-    """The axis of a fit without ``held_out``; under index spacing that time keeps its number in the full course."""
-    if spacing == "index":
-        spacing = {t: float(i) for i, t in enumerate(observed.tolist())}
-    return make_axis(observed[observed != held_out], spacing)
-
-
-@dataclass(frozen=True)
-class _Fold:
-    """One held-out time: what is trained on, what is carried, and what the truth is."""
-
-    full: Snapshots
-    time: float
-    axis: TimeAxis
-    plans: PlanCache = field(default_factory=dict)
-
-    @property
-    def train(self) -> Snapshots:
-        return self.full.without(self.time)
-
-    @property
-    def real(self) -> Floats:
-        return self.full.at(self.time)
-
-    @property
-    def before(self) -> float:
-        return float(self.axis.times[self.axis.times < self.time][-1])
-
-    @property
-    def after(self) -> float:
-        return float(self.axis.times[self.axis.times > self.time][0])
-
-    def row(self, method: str, seed: int, cloud: Floats, seconds: float, weights: Floats | None = None) -> Row:
-        return self.compare(method, seed, cloud, self.real, seconds, weights)
-
-    def compare(
-        self, method: str, seed: int, cloud: Floats, real: Floats, seconds: float, weights: Floats | None = None
-    ) -> Row:
-        scores = {
-            "w1": distances.wasserstein(cloud, real, a=weights),
-            "energy_distance": distances.energy(cloud, real, a=weights),
-            "variance_ratio": distances.variance_ratio(cloud, real, a=weights),
-        }
-        return {"method": method, "time": self.time, "seed": seed, **scores, "fit_seconds": seconds}
-
-
-@dataclass(frozen=True)
-class _Run:
-    full: Snapshots
-    spacing: Spacing
-    config: FitConfig
-    device: torch.device
-    stochastic: bool | float
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What decides a row besides its method, time and seed."""
-        return {
-            "cells": identify_cells(self.full),
-            "spacing": self.spacing if isinstance(self.spacing, str) else sorted(self.spacing.items()),
-            "config": asdict(self.config),
-            "device": self.device.type,
-            "stochastic": self.stochastic,
-        }
-
-    def score(self, fold: _Fold, method: str, seed: int) -> Row:
-        rng = np.random.default_rng(seed)
-        fitted = train_flow(
-            fold.train,
-            method,
-            fold.axis,
-            self.config,
-            rng,
-            device=self.device,
-            cache=fold.plans,
-            description=f"{method}, without {fold.time:g}",
-        )
-        noise = make_noise(self.stochastic if find_method(method).score else False, rng, fitted.flow.device)
-        rows = fold.full.rows(fold.before)
-        condition = fold.full.condition[rows] if fold.full.conditions else None
-        carried = fitted.flow.push(fold.full.x[rows], [fold.before, fold.time], condition=condition, noise=noise)
-        w = fold.full.weights[rows] if fitted.flow.net.grows else fold.full.grown(rows, fold.time - fold.before)
-        weights = w * carried.weight[-1]
-        return fold.row(method, seed, carried.x[-1], fitted.seconds, weights / weights.sum())
-
-
-def _reference_units(time: float, seeds: range) -> list[Unit]:
-    once = [Unit(name, time, seeds[0]) for name in ("copy-previous", "ot-midpoint")]
-    return once + [Unit("floor", time, seed) for seed in seeds]
-
-
-def _copy_previous(fold: _Fold, seed: int) -> Row:
-    return fold.row("copy-previous", seed, fold.full.at(fold.before), 0.0)
-
-
-def _ot_midpoint(fold: _Fold, seed: int) -> Row:
-    before, after = fold.full.at(fold.before), fold.full.at(fold.after)
-    plan = solve_exact(before, after, cost="sqeuclidean")
-    lo, mid, hi = fold.axis.tau([fold.before, fold.time, fold.after])
-    share = (mid - lo) / (hi - lo)
-    points = (1 - share) * before[plan.rows] + share * after[plan.cols]
-    return fold.row("ot-midpoint", seed, points, 0.0, plan.mass)
-
-
-def _floor(fold: _Fold, seed: int) -> Row | None:
-    """None where a single real cell has no two halves."""
-    order = np.random.default_rng(seed).permutation(len(fold.real))
-    half = len(order) // 2
-    return fold.compare("floor", seed, fold.real[order[:half]], fold.real[order[half:]], 0.0) if half else None
-
-
-_REFERENCES: dict[str, Callable[[_Fold, int], Row | None]] = {
-    "copy-previous": _copy_previous,
-    "ot-midpoint": _ot_midpoint,
-    "floor": _floor,
-}

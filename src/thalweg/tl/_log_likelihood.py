@@ -8,10 +8,12 @@ import numpy as np
 
 from thalweg._random import Rng, resolve_rng, torch_generator
 from thalweg._settings import logger
+from thalweg.data.cells import Cells, read_cells
+from thalweg.data.writing import writable
 from thalweg.errors import InputError
-from thalweg.tl._flow import Floats, LogDensity
-from thalweg.tl._noise_flow import NoiseFlow
-from thalweg.tl._store import Stored, load, writable
+from thalweg.flows.flow import Floats, Flow, LogDensity
+from thalweg.flows.noise_flow import NoiseFlow
+from thalweg.flows.store import load_fit
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -71,42 +73,37 @@ def log_likelihood(
     """
     if trace not in ("exact", "hutchinson"):
         raise InputError(f"trace must be 'exact' or 'hutchinson', found {trace!r}.")
-    stored = load(adata, key, device)
+    stored = load_fit(adata, key, device)
     flow, generator = stored.flow, resolve_rng(rng)
-    x, time, conditions = stored.coordinates_of(adata), stored.times_of(adata), stored.conditions_of(adata)
-    for t in np.unique(time):
-        flow.axis.check(float(t), extrapolate=False)
-    sources = _sources(stored, x, time, conditions, generator)
-    out = np.empty(len(x))
-    for t in np.unique(time).tolist():
+    cells = read_cells(adata, stored.recipe.places)
+    for t in cells.times.tolist():
+        flow.axis.check(t, extrapolate=False)
+    sources = _sources(flow, cells, stored.recipe.time_key, generator)
+    out = np.empty(len(cells.x))
+    for t in cells.times.tolist():
         for c, source in sources.items():
-            rows = np.flatnonzero((time == t) & (True if conditions is None else conditions == c))
+            rows = cells.rows(t, c)
             if len(rows):
                 probe = torch_generator(generator, flow.device) if trace == "hutchinson" else None
-                labels = None if conditions is None else conditions[rows]
-                out[rows] = flow.log_density(x[rows], t, source, labels, probe)
+                out[rows] = flow.log_density(cells.x[rows], t, source, cells.labels(rows), probe)
     result = writable(adata, copy)
     result.obs[key_added] = out
     logger.info("added obs[%r]: log density of each cell under the flow", key_added)
     return result if copy else None
 
 
-def _sources(
-    stored: Stored, x: Floats, time: Floats, conditions: np.ndarray | None, rng: np.random.Generator
-) -> dict[int, LogDensity]:
+def _sources(flow: Flow, cells: Cells, time_key: str, rng: np.random.Generator) -> dict[int, LogDensity]:
     """Log density of the first population, for each condition."""
-    flow, first = stored.flow, stored.flow.axis.times[0]
-    labels = np.zeros(len(x), dtype=np.int64) if conditions is None else conditions
-    out: dict[int, LogDensity] = {}
-    for c in np.unique(labels).tolist():
+    first, out = float(flow.axis.times[0]), {}
+    for c in cells.strata:
         if isinstance(flow, NoiseFlow):
             out[c] = lambda z: np.zeros(len(z))  # not used: the source is the noise
             continue
-        start = (x[(time == first) & (labels == c)] - flow.center) / flow.scale
+        start = (cells.x[cells.rows(first, c)] - flow.center) / flow.scale
         if len(start) < 2:
-            name = f" of condition {stored.conditions[c]!r}" if stored.conditions else ""
+            name = f" of condition {cells.conditions[c]!r}" if cells.conditions else ""
             raise InputError(
-                f"obs[{stored.time_key!r}] has {len(start)} cells{name} at the first time {first:g}, whose density the "
+                f"obs[{time_key!r}] has {len(start)} cells{name} at the first time {first:g}, whose density the "
                 "flow carries; keep at least two."
             )
         out[c] = _mixture(start, rng)

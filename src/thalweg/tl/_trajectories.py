@@ -9,18 +9,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from thalweg._memory import check_memory
 from thalweg._random import Rng, resolve_rng
 from thalweg._settings import logger, settings
-from thalweg.data.snapshots import descendants
-from thalweg.errors import InputError, MemoryBudgetError
-from thalweg.tl._cells import Selection, select_cells
-from thalweg.tl._flow import Floats, Flow, Integrator, Labels, Noise
-from thalweg.tl._interpolate import make_noise
-from thalweg.tl._store import Stored, load
+from thalweg.data.cells import read_cells
+from thalweg.data.selection import Selection, select_cells
+from thalweg.errors import InputError
+from thalweg.flows.carry import Carrier, make_noise
+from thalweg.flows.flow import Integrator
+from thalweg.flows.store import Stored, load_fit
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+Floats = NDArray[np.float64]
 Direction = Literal["forward", "backward", "both"]
 
 
@@ -95,37 +97,29 @@ def trajectories(
     MemoryBudgetError
         If the result would exceed ``thalweg.settings.max_memory``.
     """
-    generator, stored = resolve_rng(rng, random_state), load(adata, key, device)
-    noise = make_noise(stochastic, generator, stored.flow.device)
+    generator, stored = resolve_rng(rng, random_state), load_fit(adata, key, device)
+    noise = make_noise(stored.flow, stochastic or False, generator)
     if n_samples < 1 or (n_samples > 1 and noise is None):
         raise InputError(f"n_samples={n_samples}: give 1, or more with stochastic=True; the ODE has one path per cell.")
     if direction not in ("forward", "backward", "both"):
         raise InputError(f"direction must be 'forward', 'backward' or 'both', found {direction!r}.")
-    observed = stored.times_of(adata)
-    grid = _grid(stored, times, n_times, extrapolate)
-    chosen = np.repeat(_chosen(adata, cells, observed, direction, generator), n_samples)
-    _check_memory(len(chosen), len(grid) + 1, stored.flow.n_dims)
-    x, weights, conditions = stored.coordinates_of(adata), stored.weights_of(adata), stored.conditions_of(adata)
-    rates = None if stored.flow.net.grows else stored.rates_of(adata)  # a flow that grows has learned them
+    course, grid = read_cells(adata, stored.recipe), _grid(stored, times, n_times, extrapolate)
+    chosen = np.repeat(_chosen(adata, cells, course.time, direction, generator), n_samples)
+    fix = "choose fewer cells or times"
+    check_memory("the paths", len(chosen), (len(grid) + 1) * course.n_dims, 4, settings.max_memory, fix)
+    carrier = Carrier(stored.flow, course, noise, Integrator(solver, n_steps))
     bundles = []
-    for start in np.unique(observed[chosen]).tolist():
-        rows = chosen[observed[chosen] == start]
-        legs = _legs(start, grid, direction)
-        labels = None if conditions is None else conditions[rows]
-        run = _Run(stored.flow, noise, Integrator(solver, n_steps), None if rates is None else rates[rows])
-        bundles.append(run(rows, x[rows], weights[rows], labels, legs))
+    for start in np.unique(course.time[chosen]).tolist():
+        rows = chosen[course.time[chosen] == start]
+        bundles.append(_bundle(carrier, rows, *_ways(start, grid, direction)))
     out = _assemble(adata, stored, bundles, n_samples)
     out.uns["trajectories"] = {
-        "method": stored.method,
+        "method": stored.method.name,
         "times": grid,
-        "time_key": stored.time_key,
-        "use_rep": stored.use_rep,
         "direction": direction,
         "stochastic": float(stochastic),
         "n_samples": n_samples,
-        "condition_key": stored.condition_key,
-        "map_labels": np.array(list(stored.time_labels), dtype=str),
-        "map_values": np.array(list(stored.time_labels.values()), dtype=np.float64),
+        **stored.recipe.entry(),
     }
     logger.info("%d paths at the %d times from %g to %g", len(chosen), len(grid), grid[0], grid[-1])
     return out
@@ -162,22 +156,13 @@ def _chosen(
     return np.sort(rng.choice(rows, int(cells), replace=False))
 
 
-def _check_memory(n_paths: int, n_times: int, n_dims: int) -> None:
-    size = n_paths * n_times * n_dims * 4
-    if size > settings.max_memory:
-        raise MemoryBudgetError(
-            f"the paths take {n_paths} x {n_times} rows x {n_dims} columns x 4 bytes = {size / 2**30:.1f} GiB, over "
-            f"settings.max_memory = {settings.max_memory / 2**30:.1f} GiB; choose fewer cells or times."
-        )
-
-
-def _legs(start: float, grid: Floats, direction: Direction) -> list[list[float]]:
-    """Times to run through from ``start``, once for each way to go."""
+def _ways(start: float, grid: Floats, direction: Direction) -> tuple[list[float], list[float]]:
+    """Times to run through from ``start``, backwards and forwards."""
     back, ahead = grid[grid < start][::-1].tolist(), grid[grid > start].tolist()
-    return [
+    return (
         [start, *back] if direction != "forward" else [start],
         [start, *ahead] if direction != "backward" else [start],
-    ]
+    )
 
 
 @dataclass(frozen=True)
@@ -190,36 +175,19 @@ class _Bundle:
     weight: Floats
 
 
-@dataclass(frozen=True)
-class _Run:
-    flow: Flow
-    noise: Noise | None
-    integrator: Integrator
-    rates: Floats | None
-
-    def __call__(
-        self, rows: NDArray[np.int64], x: Floats, weight: Floats, condition: Labels | None, legs: list[list[float]]
-    ) -> _Bundle:
-        (back, back_weight), (ahead, ahead_weight) = (self._push(x, leg, condition) for leg in legs)
-        times = np.array([*legs[0][:0:-1], *legs[1]])
-        states = np.concatenate([back[:0:-1], ahead]).swapaxes(0, 1)
-        growth = np.concatenate([back_weight[:0:-1], ahead_weight]).T
-        if self.rates is not None:
-            growth = growth * descendants(self.rates[:, None], np.maximum(times - legs[0][0], 0))
-        return _Bundle(rows, times, states, weight[:, None] * growth)
-
-    def _push(self, x: Floats, times: list[float], condition: Labels | None) -> tuple[NDArray[np.float32], Floats]:
-        if len(times) == 1:
-            return x[None].astype(np.float32), np.ones((1, len(x)))
-        carried = self.flow.push(x, times, condition=condition, noise=self.noise, integrator=self.integrator)
-        carried.x[0] = x  # as they are, not as float32 arithmetic leaves them
-        return carried.x.astype(np.float32), carried.weight
+def _bundle(carrier: Carrier, rows: NDArray[np.int64], back: list[float], ahead: list[float]) -> _Bundle:
+    """The paths of some cells of one time, both ways."""
+    before, after = carrier.along(rows, back), carrier.along(rows, ahead)
+    times = np.array([*back[:0:-1], *ahead])
+    states = np.concatenate([before.x[:0:-1], after.x]).swapaxes(0, 1).astype(np.float32)
+    growth = np.concatenate([before.weight[:0:-1], after.weight]).T
+    return _Bundle(rows, times, states, carrier.cells.weights[rows][:, None] * growth)
 
 
 def _assemble(adata: AnnData, stored: Stored, bundles: list[_Bundle], n_samples: int) -> AnnData:
     import anndata
 
-    rows = np.concatenate([b.rows for b in bundles])
+    recipe, rows = stored.recipe, np.concatenate([b.rows for b in bundles])
     lengths = np.repeat([len(b.times) for b in bundles], [len(b.rows) for b in bundles])
     names = adata.obs_names[rows].astype(str)
     sample = np.concatenate([np.arange(len(b.rows)) % n_samples for b in bundles]).astype(str)
@@ -234,11 +202,11 @@ def _assemble(adata: AnnData, stored: Stored, bundles: list[_Bundle], n_samples:
         "trajectory": pd.Categorical.from_codes(path, paths),
         "source": source[path],
         "weight": weight / np.bincount(moment, weight)[moment],
-        stored.time_key: time,
+        recipe.time_key: time,
     }
     obs = pd.DataFrame(columns, index=paths[path] + "@" + step.astype(str))
-    if stored.conditions:
-        obs[stored.condition_key] = adata.obs[stored.condition_key].array[rows][path]
+    if recipe.condition_key is not None:
+        obs[recipe.condition_key] = adata.obs[recipe.condition_key].array[rows][path]
     return anndata.AnnData(
-        obs=obs, obsm={stored.use_rep: np.concatenate([b.x.reshape(-1, b.x.shape[2]) for b in bundles])}
+        obs=obs, obsm={recipe.use_rep: np.concatenate([b.x.reshape(-1, b.x.shape[2]) for b in bundles])}
     )

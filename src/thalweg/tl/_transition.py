@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,14 +10,17 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from thalweg._memory import check_memory
 from thalweg._random import Rng, resolve_rng
 from thalweg._settings import logger, settings
-from thalweg.errors import InputError, MemoryBudgetError
-from thalweg.tl._flow import Floats, Integrator
-from thalweg.tl._neighbours import check_neighbours
-from thalweg.tl._simulate import make_simulator
-from thalweg.tl._store import Stored, load, writable
-from thalweg.tl._transition_blocks import Block, Cells, FlowBlocks, plan_block, read_cells
+from thalweg.core.neighbours import check_neighbours
+from thalweg.data.cells import Cells, Floats, read_cells
+from thalweg.data.writing import writable
+from thalweg.errors import InputError
+from thalweg.flows.carry import Carrier, check_samples, make_noise
+from thalweg.flows.flow import Integrator
+from thalweg.flows.store import fit_checksum, load_fit
+from thalweg.tl._transitions.blocks import Block, FlowBlocks, plan_block
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -114,28 +116,30 @@ def transition(
     if top_k < 1:
         raise InputError(f"top_k must be at least 1, found {top_k!r}.")
     check_neighbours(n_neighbors, bandwidth)
-    stored, generator = load(adata, key, device), resolve_rng(rng, random_state)
-    cells = read_cells(adata, stored)
-    pairs = _pairs(np.unique(cells.time), t0, t1, stored.time_key)
-    simulate = make_simulator(stored.flow, stochastic, n_samples, Integrator(n_steps=n_steps), generator)
+    check_samples(n_samples)
+    stored, generator = load_fit(adata, key, device), resolve_rng(rng, random_state)
+    cells, noise = read_cells(adata, stored.recipe), make_noise(stored.flow, stochastic, generator)
+    pairs, n_futures = _pairs(cells.times, t0, t1, stored.recipe.time_key), n_samples if noise else 1
     if kind == "flow":
-        per_row = min(top_k, n_neighbors * simulate.n_samples)
-        _check_memory(cells, pairs, per_row, settings.max_memory if max_memory is None else max_memory)
-    make = FlowBlocks(cells, simulate, n_neighbors, bandwidth, top_k)
+        rows, per_row = sum(len(cells.rows(start)) for start, _ in pairs), min(top_k, n_neighbors * n_futures)
+        limit, fix = settings.max_memory if max_memory is None else max_memory, "lower top_k or n_neighbors"
+        check_memory("the couplings", rows, per_row, _BYTES, limit, fix)
+    carrier = Carrier(stored.flow, cells, noise, Integrator(n_steps=n_steps))
+    make = FlowBlocks(carrier, n_futures, n_neighbors, bandwidth, top_k)
     blocks = [make(*pair) if kind == "flow" else plan_block(stored, cells, *pair) for pair in pairs]
     params = {
         "key": key,
         "kind": kind,
         "n_neighbors": n_neighbors,
         "bandwidth": bandwidth or "measured",
-        "stochastic": simulate.noise.strength if simulate.noise else 0.0,
-        "n_samples": simulate.n_samples,
+        "stochastic": noise.strength if noise else 0.0,
+        "n_samples": n_futures,
         "top_k": top_k,
-        "fit": zlib.crc32(np.asarray(adata.uns[key]["weights"], dtype=np.uint8).tobytes()),
+        "fit": fit_checksum(adata, key),
     }
     out = writable(adata, copy)
     _write(out, key_added, blocks, cells, params, add=t0 is not None or t1 is not None)
-    out.uns[key_added] |= _how_to_read(stored)
+    out.uns[key_added] |= stored.recipe.entry()
     logger.info("added obsp[%r]: couplings of %d pairs of times", key_added, len(out.uns[key_added]["pairs"]))
     return out if copy else None
 
@@ -155,16 +159,6 @@ def _pairs(times: Floats, t0: float | None, t1: float | None, time_key: str) -> 
     if not found:
         raise InputError(f"t0={t0}, t1={t1} has no neighbour to be coupled with in obs[{time_key!r}]; times: {known}.")
     return found
-
-
-def _check_memory(cells: Cells, pairs: Pairs, per_row: int, budget: int) -> None:
-    rows = sum(len(cells.rows(t0)) for t0, _ in pairs)
-    size = rows * per_row * _BYTES
-    if size > budget:
-        raise MemoryBudgetError(
-            f"the couplings take {rows} rows x {per_row} columns x {_BYTES} bytes = {size / 2**30:.2f} GiB, over "
-            f"max_memory = {budget / 2**30:.2f} GiB; lower top_k or n_neighbors, or raise max_memory."
-        )
 
 
 def _write(
@@ -204,14 +198,3 @@ def _row(block: Block, cells: Cells) -> dict[str, float]:
         logger.info("time %g to %g: top_k left %.1f %% of the mass out", block.t0, block.t1, 100 * block.dropped)
     sizes = {"n0": len(cells.rows(block.t0)), "n1": len(cols)}
     return {"t0": block.t0, "t1": block.t1, **sizes, "bandwidth": block.bandwidth, "dropped": block.dropped, "unreached": unreached}  # fmt: skip  # noqa: E501
-
-
-def _how_to_read(stored: Stored) -> dict[str, Any]:
-    """What `thalweg.data.transitions` needs besides the matrix."""
-    return {
-        "time_key": stored.time_key,
-        "weight_key": stored.weight_key,
-        "condition_key": stored.condition_key,
-        "map_labels": np.array(list(stored.time_labels), dtype=str),
-        "map_values": np.array(list(stored.time_labels.values()), dtype=np.float64),
-    }

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from thalweg._settings import logger
+from thalweg._memory import check_memory
+from thalweg._settings import logger, settings
+from thalweg.core.projection import Projection, project
+from thalweg.data.cells import read_cells
 from thalweg.data.embedding import read_embedding
-from thalweg.data.expression import check_memory, gene_columns
+from thalweg.data.expression import gene_columns
 from thalweg.data.representation import read_representation
-from thalweg.tl._gene_map import GeneMap, read_gene_map
-from thalweg.tl._project import Projection, project
-from thalweg.tl._store import load, writable
+from thalweg.data.writing import writable
+from thalweg.flows.store import load_fit
+from thalweg.tl._genes.gene_map import GeneMap, read_gene_map
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -81,18 +84,18 @@ def velocity(
     MemoryBudgetError
         If the layer would exceed ``thalweg.settings.max_memory``.
     """
-    stored = load(adata, key, device)
-    to_genes = None if genes is False else _gene_map(adata, stored.use_rep, stored.flow.n_dims, genes, layer)
+    stored = load_fit(adata, key, device)
+    cells, time_key = read_cells(adata, stored.recipe.places), stored.recipe.time_key
+    to_genes = None if genes is False else _gene_map(adata, cells.use_rep, cells.n_dims, genes, layer)
     embedding = None if basis is None else read_embedding(adata, basis).key
-    x = stored.coordinates_of(adata)
-    v = stored.flow.velocity(x, stored.times_of(adata), stored.conditions_of(adata))
+    v = stored.flow.velocity(cells.x, cells.time, cells.labels(np.arange(len(cells.x))))
     out = writable(adata, copy)
-    name = f"velocity_{stored.use_rep}"
+    name = f"velocity_{cells.use_rep}"
     out.obsm[name] = v.astype(np.float32)
-    logger.info("added obsm[%r]: velocities per unit of obs[%r]", name, stored.time_key)
+    logger.info("added obsm[%r]: velocities per unit of obs[%r]", name, time_key)
     if embedding is not None:
         y = read_representation(adata, embedding)
-        on = v if embedding == stored.use_rep else project(x, v, y, method=projection, n_neighbors=n_neighbors)
+        on = v if embedding == cells.use_rep else project(cells.x, v, y, method=projection, n_neighbors=n_neighbors)
         name = f"velocity_{embedding.removeprefix('X_')}"
         out.obsm[name] = on.astype(np.float32)
         logger.info("added obsm[%r]: velocities on obsm[%r]", name, embedding)
@@ -107,7 +110,8 @@ def velocity(
 
 
 def _gene_map(adata: AnnData, use_rep: str, n_dims: int, genes: bool | Sequence[str], layer: str | None) -> GeneMap:
-    check_memory(adata.n_obs, adata.n_vars, 4, "keep fewer genes in adata (adata[:, genes] with all of the PCA)")
+    fix = "keep fewer genes in adata (adata[:, genes] with all of the PCA)"
+    check_memory("velocities of genes", adata.n_obs, adata.n_vars, 4, settings.max_memory, fix)
     to_genes = read_gene_map(adata, use_rep, n_dims, layer=layer)
     if isinstance(genes, bool):
         return to_genes

@@ -1,0 +1,235 @@
+"""The cells of a time course as arrays, and the one function that reads them from an AnnData."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from thalweg.data.recipe import Recipe
+from thalweg.data.remarks import remark_on
+from thalweg.data.representation import find_representation, read_representation
+from thalweg.data.times import obs_column, parse_times
+from thalweg.errors import InputError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Cells observed at one or more times, checked.
+
+    Attributes
+    ----------
+    x
+        Coordinates, shape ``(n, d)``.
+    time
+        Time of each cell, shape ``(n,)``.
+    weights
+        Positive weight of each cell, shape ``(n,)``.
+    condition
+        Index into ``conditions`` for each cell, shape ``(n,)``; all zero without a condition.
+    conditions
+        Names of the conditions; empty without a condition.
+    use_rep
+        Where the coordinates came from.
+    rates
+        Growth rate of each cell per unit of time, shape ``(n,)``; None without growth.
+    """
+
+    x: Floats
+    time: Floats
+    weights: Floats
+    condition: Rows
+    conditions: tuple[str, ...] = ()
+    use_rep: str = ""
+    rates: Floats | None = None
+
+    @cached_property
+    def times(self) -> Floats:
+        """The observed times, ascending."""
+        return np.unique(self.time)
+
+    @property
+    def n_dims(self) -> int:
+        """Number of coordinates."""
+        return self.x.shape[1]
+
+    @property
+    def strata(self) -> list[int]:
+        """Numbers of the conditions that have cells; ``[0]`` without a condition."""
+        return np.unique(self.condition).tolist()
+
+    def times_of(self, condition: int) -> Floats:
+        """The times at which a condition was observed, ascending."""
+        return np.unique(self.time[self.condition == condition])
+
+    def rows(self, time: float, condition: int | None = None) -> Rows:
+        """Rows of the cells observed at ``time`` (and in a condition), in their order."""
+        keep = self.time == time
+        if condition is not None:
+            keep &= self.condition == condition
+        return np.flatnonzero(keep)
+
+    def labels(self, rows: Rows) -> Rows | None:
+        """Conditions of some rows as a flow takes them: None without a condition."""
+        return self.condition[rows] if self.conditions else None
+
+    def at(self, time: float) -> Floats:
+        """Coordinates of the cells observed at ``time``."""
+        return self.x[self.time == time]
+
+    def grown(self, rows: Rows, dt: float) -> Floats:
+        """Weights of some cells after ``dt``: each times its offspring."""
+        w: Floats = self.weights[rows]
+        return w if self.rates is None else w * offspring(self.rates[rows], dt)
+
+    def take(self, rows: Rows | NDArray[np.bool_]) -> Cells:
+        """Some of the cells, by rows or by a mask."""
+        rates = None if self.rates is None else self.rates[rows]
+        weights, condition = self.weights[rows], self.condition[rows]
+        return replace(self, x=self.x[rows], time=self.time[rows], weights=weights, condition=condition, rates=rates)
+
+    def without(self, time: float) -> Cells:
+        """The cells as if ``time`` had never been observed."""
+        return self.take(self.time != time)
+
+
+def read_cells(adata: AnnData, recipe: Recipe, *, remark: bool = False) -> Cells:
+    """Read and check the cells of an AnnData, which is not changed.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    recipe
+        Columns to read.
+    remark
+        Log how text was read as times.
+
+    Raises
+    ------
+    MissingKeyError
+        If a key does not exist.
+    InputError
+        If the values behind a key cannot be used, or a condition is unknown to the recipe.
+    MemoryBudgetError
+        If the coordinates would exceed ``thalweg.settings.max_memory``.
+    """
+    time = parse_times(adata, recipe.time_key, recipe.time_map, remark=remark)
+    x = read_representation(adata, rep := find_representation(adata, recipe.use_rep), recipe.n_dims)
+    weights = np.ones(len(time)) if recipe.weight_key is None else read_weights(adata, recipe.weight_key)
+    condition, conditions = _read_conditions(adata, recipe)
+    rates = None if recipe.growth_key is None else read_rates(adata, recipe.growth_key, time, condition)
+    return Cells(x, time, weights, condition, conditions, rep, rates)
+
+
+def read_course(adata: AnnData, recipe: Recipe) -> Cells:
+    """Read cells to learn from: `read_cells` with the checks and remarks that a time course calls for.
+
+    Raises
+    ------
+    InputError
+        If fewer than two times are observed, or no condition is observed twice.
+    """
+    cells, key = read_cells(adata, recipe, remark=True), recipe.time_key
+    if len(cells.times) < 2:
+        found = f"only the time {cells.times[0]:g}" if len(cells.times) else "no cells"
+        raise InputError(f"obs[{key!r}] must hold two or more times, found {found}.")
+    if not any(len(cells.times_of(c)) > 1 for c in cells.strata):  # cells are coupled within a condition only
+        raise InputError(
+            f"each of the {len(cells.conditions)} conditions in obs[{recipe.condition_key!r}] occurs at one time of "
+            f"obs[{key!r}] only, so no cells can be coupled within a condition. If it is a batch of each day, "
+            "leave condition_key out; batch and time cannot be told apart then."
+        )
+    remark_on(adata, cells.use_rep, cells.x, key, cells.time)
+    return cells
+
+
+def read_weights(adata: AnnData, key: str) -> Floats:
+    """Weights of the cells from ``obs[key]``, shape ``(n_cells,)``.
+
+    Raises
+    ------
+    MissingKeyError
+        If there is no such column.
+    InputError
+        If a weight is missing, infinite, zero or negative.
+    """
+    column = _numbers(adata, key, "weight_key")
+    bad = ~(np.isfinite(column) & (column > 0))
+    if bad.any():
+        raise InputError(f"obs[{key!r}] must hold positive finite weights; {int(bad.sum())} of {len(bad)} are not.")
+    return column
+
+
+def read_rates(adata: AnnData, key: str, time: Floats, condition: Rows | None = None) -> Floats:
+    """Growth rates of the cells per unit of time from ``obs[key]``, shape ``(n_cells,)``.
+
+    Cells of the last time (of their condition) may lack one, as nothing shows their growth; they count as 0.
+
+    Raises
+    ------
+    MissingKeyError
+        If there is no such column.
+    InputError
+        If another cell has none, or an infinite one.
+    """
+    column = _numbers(adata, key, "growth_key")
+    last = pd.Series(time).groupby(np.zeros(len(time), int) if condition is None else condition).transform("max")
+    bad = ~np.isfinite(column) & ((time < last.to_numpy()) | ~np.isnan(column))
+    if bad.any():
+        raise InputError(
+            f"obs[{key!r}] must hold a finite growth rate for each cell before the last time; {int(bad.sum())} of "
+            f"{len(bad)} have none. Run tw.pp.growth for these times."
+        )
+    return np.nan_to_num(column, nan=0.0)
+
+
+def offspring(rate: Floats, dt: float | Floats) -> Floats:
+    """Offspring of a cell after ``dt`` at a constant rate, ``exp(rate dt)``.
+
+    Raises
+    ------
+    InputError
+        If a number is too large or small for float64, which no population's growth is.
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        n: Floats = np.exp(rate * dt)
+    if not (np.isfinite(n) & (n > 0)).all():
+        worst = float(np.abs(rate * dt).max())
+        raise InputError(
+            f"growth by exp({worst:.3g}) within an interval: rates must be per unit of obs[time_key]. Rates of genes "
+            "are per day; give day= to tw.pp.growth, e.g. day=24 for hours."
+        )
+    return n
+
+
+def _numbers(adata: AnnData, key: str, argument: str) -> Floats:
+    """A column as float64; what is no number is NaN."""
+    column = pd.to_numeric(obs_column(adata, key, argument), errors="coerce")
+    return column.to_numpy(np.float64, na_value=np.nan)
+
+
+def _read_conditions(adata: AnnData, recipe: Recipe) -> tuple[Rows, tuple[str, ...]]:
+    key = recipe.condition_key
+    if key is None:
+        return np.zeros(adata.n_obs, dtype=np.int64), ()
+    column = obs_column(adata, key, "condition_key")
+    if column.isna().any():
+        raise InputError(f"obs[{key!r}] has {int(column.isna().sum())} missing values; every cell needs a condition.")
+    codes, found = pd.factorize(column.astype(str), sort=True)
+    known = recipe.conditions or tuple(found)
+    unknown = sorted(set(found) - set(known))
+    if unknown:
+        raise InputError(f"obs[{key!r}] holds {unknown}, unknown to the fit; it knows {list(known)}.")
+    numbers = np.array([known.index(name) for name in found], dtype=np.int64)
+    return numbers[codes], known

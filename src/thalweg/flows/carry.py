@@ -1,0 +1,267 @@
+"""Carrying cells through a flow: where they arrive, what they weigh there, and which cell each was.
+
+This is the one place that runs a flow on the cells of a course. A cell that starts with the weight ``w`` weighs ``w g``
+when it arrives, with ``g`` its growth on the way: learned by the flow, or ``exp(rate dt)`` of the rate that the cell
+was given (``growth_key``), forwards in time.
+
+A prediction takes the cells of each condition from the last time before at which that condition was observed, and with
+``both_ends`` also from the next one, backwards. So a condition that was not sampled at some time still takes part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thalweg._random import torch_generator
+from thalweg._settings import logger
+from thalweg.data.cells import Cells, Rows, offspring
+from thalweg.errors import InputError
+from thalweg.flows.flow import ROWS, Carried, Flow, Integrator, Noise
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Futures:
+    """A block of cells and where they end.
+
+    Attributes
+    ----------
+    rows
+        Places of the cells among the rows that were given, shape ``(n,)``.
+    x
+        Their ends, shape ``(n, n_samples, d)``.
+    weight
+        Their growth on the way, shape ``(n, n_samples)``.
+    """
+
+    rows: Rows
+    x: Floats
+    weight: Floats
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """A predicted population.
+
+    Attributes
+    ----------
+    x
+        Coordinates, shape ``(n, d)``.
+    weight
+        Weight of each cell, shape ``(n,)``, summing to one.
+    rows
+        Row of the cell that each started as, shape ``(n,)``.
+    starts
+        The observed times they started at, those before first.
+    """
+
+    x: Floats
+    weight: Floats
+    rows: Rows
+    starts: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Carrier:
+    """Carries cells of a course.
+
+    Attributes
+    ----------
+    flow
+        The fitted flow.
+    cells
+        The course.
+    noise
+        Of the SDE; None for the ODE.
+    integrator
+        Options of the solver.
+    """
+
+    flow: Flow
+    cells: Cells
+    noise: Noise | None = None
+    integrator: Integrator = field(default_factory=Integrator)
+
+    def along(self, rows: Rows, times: Sequence[float]) -> Carried:
+        """Carry some cells from ``times[0]`` through all ``times``; weights are growth relative to the start."""
+        x = self.cells.x[rows]
+        if len(times) == 1:
+            return Carried(x[None], np.ones((1, len(rows))))
+        condition = self.cells.labels(rows)
+        carried = self.flow.push(x, times, condition=condition, noise=self.noise, integrator=self.integrator)
+        carried.x[0] = x  # as they are, not as float32 arithmetic leaves them
+        return Carried(carried.x, carried.weight * self._given_growth(rows, times))
+
+    def futures(self, rows: Rows, times: Sequence[float], n_samples: int = 1) -> Iterator[Futures]:
+        """Where some cells end, ``n_samples`` times each, in blocks that bound the memory.
+
+        Times between the first and the last only set the steps of the SDE, which are per interval of ``times``.
+        """
+        if self.noise is None:
+            times, n_samples = [times[0], times[-1]], 1
+        block = max(1, ROWS // n_samples)
+        for first in range(0, len(rows), block):
+            some = np.arange(first, min(first + block, len(rows)))
+            carried = self.along(np.repeat(rows[some], n_samples), times)
+            ends = carried.x[-1].reshape(len(some), n_samples, -1)
+            yield Futures(some, ends, carried.weight[-1].reshape(len(some), n_samples))
+
+    def predict(
+        self, time: float, *, source_time: float | None = None, both_ends: bool = False, extrapolate: bool = False
+    ) -> Cloud:
+        """The population at a time.
+
+        Parameters
+        ----------
+        time
+            Any time.
+        source_time
+            Observed time to start from; by default the last one before ``time`` of each condition (its first one at
+            the start of the course).
+        both_ends
+            Carry the cells of the next observed time backwards, too; each side weighs by how near it is.
+        extrapolate
+            Whether conditions may be carried beyond the times between which they were trained.
+
+        Raises
+        ------
+        InputError
+            If no condition can be carried there.
+        """
+        if source_time is not None:
+            return _joined([_Side([self._part(time, source_time, self.cells.rows(source_time), 1.0)])])
+        ends = self._ends(time, extrapolate)
+        share = {e.condition: self._share(time, e) if both_ends else 0.0 for e in ends}
+        ahead = self._side(time, {e.condition: (e.before, 1 - share[e.condition]) for e in ends})
+        back = {e.condition: (e.after, share[e.condition]) for e in ends if e.after is not None}
+        if not both_ends or not back:
+            return _joined([ahead])
+        mass = 1.0 if len(back) == len(ends) else ahead.mass_of(self.cells.condition, list(back))
+        return _joined([ahead, self._side(time, back, mass)])
+
+    def _given_growth(self, rows: Rows, times: Sequence[float]) -> Floats | float:
+        """Growth by the rates of the cells, shape ``(n_times, n)``; a flow that grows has learned them."""
+        if self.cells.rates is None or self.flow.grows:
+            return 1.0
+        ahead = np.maximum(np.asarray(times, dtype=np.float64) - times[0], 0.0)
+        return offspring(self.cells.rates[rows], ahead[:, None])
+
+    def _ends(self, time: float, extrapolate: bool) -> list[_Ends]:
+        """For each condition the observed times on both sides; one that cannot be carried is named in a warning."""
+        out = []
+        for condition in self.cells.strata:
+            first, last = self.flow.span(condition)
+            if not extrapolate and not first <= time <= last:
+                between = f"between {first:g} and {last:g}" if first <= last else "at no time"
+                name = self.cells.conditions[condition]
+                logger.warning("condition %r was trained %s; it is not predicted at time %g", name, between, time)
+                continue
+            observed = self.cells.times_of(condition)
+            before, after = observed[observed < time], observed[observed > time]
+            start = float(before[-1] if len(before) else observed[0])
+            out.append(_Ends(condition, start, float(after[0]) if len(before) and len(after) else None))
+        if not out:
+            raise InputError(f"no condition was trained around time {time:g}, so no cells can be carried there.")
+        return out
+
+    def _share(self, time: float, ends: _Ends) -> float:
+        return 0.0 if ends.after is None else self.flow.axis.share(ends.before, time, ends.after)
+
+    def _side(self, time: float, ends: Mapping[int, tuple[float, float]], mass: float = 1.0) -> _Side:
+        """The cells of some conditions, each from a time of its own and with a share of its own, carried together."""
+        parts = []
+        for start in sorted({start for start, _ in ends.values()}):
+            rows = self.cells.rows(start)
+            rows = rows[np.isin(self.cells.condition[rows], [c for c, (own, _) in ends.items() if own == start])]
+            share = np.array([ends[c][1] for c in self.cells.condition[rows].tolist()])
+            parts.append(self._part(time, start, rows, share))
+        return _Side(parts, mass)
+
+    def _part(self, time: float, start: float, rows: Rows, share: Floats | float) -> _Part:
+        carried = self.along(rows, [start] if start == time else [start, time])
+        logger.info("carried %d cells from time %g to %g", len(rows), start, time)
+        return _Part(start, rows, carried.x[-1], self.cells.weights[rows] * carried.weight[-1], share)
+
+
+class _Ends(NamedTuple):
+    """A condition, and the observed times before and after the predicted one."""
+
+    condition: int
+    before: float
+    after: float | None
+
+
+class _Part(NamedTuple):
+    """Cells that start at one time: where they arrive, what they weigh there, and the share of their side."""
+
+    start: float
+    rows: Rows
+    x: Floats
+    grown: Floats
+    share: Floats | float
+
+
+class _Side(NamedTuple):
+    """Cells carried in one direction, and the mass that their conditions have in the whole population."""
+
+    parts: list[_Part]
+    mass: float = 1.0
+
+    @property
+    def total(self) -> float:
+        return float(sum(part.grown.sum() for part in self.parts))
+
+    def mass_of(self, labels: Rows, conditions: list[int]) -> float:
+        """Share of this side that some conditions have."""
+        own = sum(part.grown[np.isin(labels[part.rows], conditions)].sum() for part in self.parts)
+        return float(own) / self.total
+
+
+def _joined(sides: list[_Side]) -> Cloud:
+    parts = [part for side in sides for part in side.parts]
+    weight = np.concatenate([side.mass * p.share * p.grown / side.total for side in sides for p in side.parts])
+    if len(parts) > len(sides):  # conditions that start at different times: their shares need not sum to one
+        weight = weight / weight.sum()
+    x, rows = np.concatenate([p.x for p in parts]), np.concatenate([p.rows for p in parts])
+    return Cloud(x, weight, rows, tuple(p.start for p in parts))
+
+
+def make_noise(flow: Flow, stochastic: bool | float | None, rng: np.random.Generator) -> Noise | None:
+    """The noise of ``stochastic=``; None for the ODE.
+
+    Parameters
+    ----------
+    flow
+        The flow.
+    stochastic
+        True is the noise of the bridge, a number scales it, and None is the SDE where the flow has a score.
+    rng
+        Seeds the noise.
+
+    Raises
+    ------
+    InputError
+        If it is negative or not finite.
+    """
+    strength = float(flow.has_score if stochastic is None else stochastic)
+    if not 0 <= strength < np.inf:
+        raise InputError(f"stochastic must be True, False, None or a non-negative number, found {stochastic!r}.")
+    return Noise(torch_generator(rng, flow.device), strength) if strength else None
+
+
+def check_samples(n_samples: int) -> None:
+    """Refuse a number of futures that is none.
+
+    Raises
+    ------
+    InputError
+        If ``n_samples`` is not an integer of 1 or more.
+    """
+    if isinstance(n_samples, bool) or not isinstance(n_samples, int | np.integer) or n_samples < 1:
+        raise InputError(f"n_samples must be a positive integer, found {n_samples!r}.")

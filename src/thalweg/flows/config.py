@@ -1,0 +1,71 @@
+"""Configuration of a fit: training, network, noise and coupling."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from thalweg.core.objectives import Contrastive, Dispersive
+from thalweg.errors import InputError
+from thalweg.training.config import TrainingConfig
+
+CouplingSize = Literal["auto", "whole", "minibatch"]
+
+
+@dataclass(frozen=True)
+class FitConfig(TrainingConfig):
+    """Everything about a fit beyond the data; the defaults serve every data set.
+
+    The fields of `thalweg.training.TrainingConfig` come first; ``n_threads`` is 1 here.
+
+    Attributes
+    ----------
+    width, depth
+        Units in, and number of, hidden layers of each network.
+    sigma
+        Noise in units of the average standard deviation of a coordinate; None takes the method's own. For the bridge
+        methods it is the diffusion per square root of an average interval, and the entropic plan is regularised by
+        ``2 sigma^2``.
+    coupling
+        ``"whole"``: plans between whole populations, computed once. ``"minibatch"``: a fresh plan between blocks at
+        every step. ``"auto"``: whole where the cost matrix fits ``thalweg.settings.max_memory``.
+    block
+        Cells in a minibatch block.
+    relaxation
+        For the unbalanced methods, the weight of the populations' sizes as a multiple of the mean squared displacement
+        of balanced transport: mass whose transport costs far more appears and vanishes instead.
+    affine
+        For the methods that learn a velocity, fit the closest affine field in closed form first and let the network
+        learn the rest (`thalweg.core.fields.affine`); beyond 256 coordinates it is left out.
+    contrastive
+        Contrastive flow matching (ΔFM); None for none.
+    dispersive
+        Dispersive loss on a block of the velocity network; None for none.
+    """
+
+    n_threads: int | None = 1
+    width: int = 64
+    depth: int = 3
+    sigma: float | None = None
+    coupling: CouplingSize = "auto"
+    block: int = 256
+    relaxation: float = 0.5
+    affine: bool = True
+    contrastive: Contrastive | None = None
+    dispersive: Dispersive | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("width", "depth", "block"):
+            if not getattr(self, name) >= 1:
+                raise InputError(f"{name} must be at least 1, found {getattr(self, name)!r}.")
+        if self.sigma is not None and not self.sigma >= 0:
+            raise InputError(f"sigma must not be negative, found {self.sigma!r}.")
+        if not (self.relaxation > 0 and math.isfinite(self.relaxation)):
+            raise InputError(f"relaxation must be positive and finite, found {self.relaxation!r}.")
+        for name, kind in (("contrastive", Contrastive), ("dispersive", Dispersive)):
+            if not isinstance(getattr(self, name), kind | None):
+                raise InputError(f"{name} must be tw.tl.{kind.__name__}(...) or None, found {getattr(self, name)!r}.")
+        if self.coupling not in ("auto", "whole", "minibatch"):
+            raise InputError(f"coupling must be 'auto', 'whole' or 'minibatch', found {self.coupling!r}.")

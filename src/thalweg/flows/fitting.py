@@ -1,0 +1,197 @@
+"""From cells to a fitted flow: normalise, couple, train. Shared by `fit` and `leave_one_out`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from thalweg._random import torch_generator
+from thalweg._settings import logger, settings
+from thalweg.core.contrastive import MeanNegative
+from thalweg.core.fields.affine import Affine, AffineMLP
+from thalweg.core.objectives import Contrastive, feature_report
+from thalweg.core.paths import Path
+from thalweg.data.cells import Cells
+from thalweg.errors import InputError
+from thalweg.flows.build import make_flow
+from thalweg.flows.config import FitConfig
+from thalweg.flows.coupling import Coupled, PlanCache, couple
+from thalweg.flows.flow import Flow
+from thalweg.flows.methods import Method
+from thalweg.flows.networks import FlowNet, make_net
+from thalweg.flows.objective import Terms
+from thalweg.flows.samplers import IntervalBatch, IntervalSampler, NoiseSampler, Sampler
+from thalweg.flows.time_axis import TimeAxis
+from thalweg.training.loop import Monitor, Validation, train
+from thalweg.training.saving import Checkpoints
+
+_MEAN_BATCHES = 16
+_VALIDATION_BATCH = 4096
+_AFFINE_BATCH, _AFFINE_TIMES = 4096, 16  # samples of the affine part, and their times; W1 on CITE as with any
+_PER_ROW = 256  # samples for each row of coefficients of the affine part; 64 cost .1 % of W1 in 50 dimensions
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A flow and how it came about.
+
+    Attributes
+    ----------
+    flow
+        The fitted flow.
+    history
+        Training history, see `thalweg.training.TrainingResult`.
+    intervals
+        The couplings, see `thalweg.flows.coupling.Coupled`.
+    best_step
+        Step whose weights were kept.
+    seconds
+        Wall time, plans included.
+    """
+
+    flow: Flow
+    history: pd.DataFrame
+    intervals: pd.DataFrame
+    best_step: int
+    seconds: float
+
+
+def train_flow(
+    cells: Cells,
+    method: Method,
+    axis: TimeAxis,
+    config: FitConfig,
+    rng: np.random.Generator,
+    *,
+    device: torch.device,
+    cache: PlanCache | None = None,
+    checkpoints: Checkpoints | None = None,
+    description: str = "fit",
+) -> Fitted:
+    """Fit a flow to the cells of a course; the arguments are those of `thalweg.tl.fit`, resolved."""
+    start = time.perf_counter()
+    sigma = method.sigma if config.sigma is None else config.sigma
+    if method.bridge and sigma == 0:
+        raise InputError(f"sigma=0 leaves no bridge for method={method.name!r}; give sigma > 0 or use 'otcfm'.")
+    terms = Terms(method, sigma, config, axis.n_intervals)  # refuses options that do not apply
+    center = cells.x.mean(0)
+    scale = float(np.sqrt(cells.x.var(0).mean())) or 1.0  # identical cells: any unit serves
+    z = torch.as_tensor((cells.x - center) / scale, dtype=torch.float32)
+    before = time.perf_counter()
+    coupled = couple(cells, z, axis, method, config, sigma, {} if cache is None else cache)
+    # A fit is charged for every plan it uses, also for those an earlier fit on the same cells left in the cache.
+    borrowed = max(0.0, coupled.seconds - (time.perf_counter() - before))
+    if checkpoints is not None:  # whether plans are whole depends on the memory allowed
+        checkpoints.expect(couplings=coupled.intervals["coupling"].tolist())
+    sampler = _sampler(cells, z.to(device), axis, method, sigma, coupled)
+    net = make_net(
+        cells.n_dims,
+        method,
+        config,
+        n_conditions=len(cells.conditions),
+        n_intervals=axis.n_intervals,
+        generator=torch_generator(rng),
+    ).to(device)
+    training, held_back = _split(sampler, config, rng)
+    if isinstance(net.main, AffineMLP) and isinstance(training, IntervalSampler):
+        _fit_affine(net.main.affine, training, axis, torch_generator(rng, device))
+    result = train(
+        net,
+        lambda model, n, generator: terms(model, training.batch(n, generator), generator),
+        config,
+        torch_generator(rng, device),
+        validation=None if held_back is None else _validation(terms, held_back),
+        monitor=_monitor(config, training, rng),
+        checkpoints=checkpoints,
+        progress=settings.progress,
+        description=description,
+    )
+    if net.mean_negative is not None and config.contrastive is not None:
+        net.mean_negative.copy_(_mean_negative(net, config.contrastive, training, torch_generator(rng, device)))
+    seconds = time.perf_counter() - start + borrowed + result.earlier_seconds
+    steps = int(result.history["step"][-1])
+    logger.info(
+        "%s: %d steps in %.1f s, the weights of step %d are kept", method.name, steps, seconds, result.best_step
+    )
+    flow = make_flow(method, net, axis, center, scale, sigma, coupled.intervals, cells.conditions)
+    return Fitted(flow, pd.DataFrame(result.history), coupled.intervals, result.best_step, seconds)
+
+
+def _sampler(cells: Cells, z: Tensor, axis: TimeAxis, method: Method, sigma: float, coupled: Coupled) -> Sampler:
+    tau = torch.as_tensor(axis.tau(cells.time), dtype=torch.float32, device=z.device)
+    condition = torch.as_tensor(cells.condition, device=z.device) if cells.conditions else None
+    mixture = coupled.mixture.to(z.device)
+    if method.coupling == "none":
+        return NoiseSampler(z, tau, condition, mixture, method.path(sigma), axis.n_intervals)
+
+    def path_of(length: Tensor) -> Path:
+        # A bridge of one diffusion everywhere spreads by sigma sqrt(D).
+        return method.path(sigma * length.sqrt() if method.bridge else sigma)
+
+    mass = None if coupled.log_mass is None else (coupled.log_mass[0].to(z.device), coupled.log_mass[1].to(z.device))
+    return IntervalSampler(z, tau, condition, mixture, path_of, axis.n_intervals, mass)
+
+
+def _split(sampler: Sampler, config: FitConfig, rng: np.random.Generator) -> tuple[Sampler, IntervalBatch | None]:
+    """Hold back a share of the source cells of each coupling, and draw one fixed batch of their pairs."""
+    held = torch.zeros(len(sampler.z), dtype=torch.bool)
+    for rows in sampler.mixture.sources:
+        n = int(config.validation_fraction * len(rows))
+        held[rows.cpu()[torch.from_numpy(rng.permutation(len(rows))[:n])]] = True
+    held = held.to(sampler.z.device)
+    if not all(bool(held[rows].any()) for rows in sampler.mixture.sources):
+        return sampler, None  # off, or a time point with too few cells to spare one
+    drawn = sampler.restrict(held).batch(_VALIDATION_BATCH, torch_generator(rng, sampler.z.device))
+    return sampler.restrict(~held), drawn
+
+
+def _fit_affine(affine: Affine, sampler: IntervalSampler, axis: TimeAxis, generator: torch.Generator) -> None:
+    """Fit the affine part to as many samples as its coefficients need, a few at a time, which bounds the memory."""
+    n_rows = (affine.degree + 1) * (affine.dim + 1) * axis.n_intervals
+    at_once = min(max(_AFFINE_BATCH, 2048 * axis.n_intervals), 16 * _AFFINE_BATCH)  # some for each interval
+
+    def samples() -> Iterator[tuple[float, Tensor, Tensor, Tensor]]:
+        for _ in range(ceil(_PER_ROW * n_rows / at_once)):
+            drawn = sampler.batch(at_once, generator, n_times=_AFFINE_TIMES)
+            times, which = torch.unique(drawn.batch.t, return_inverse=True)
+            together = torch.split(which.argsort(stable=True), torch.bincount(which).tolist())
+            for s, rows in zip(times.tolist(), together, strict=True):
+                yield s, drawn.batch.x_t[rows], drawn.batch.u_t[rows], drawn.weight[rows]
+
+    edges = torch.as_tensor(axis.tau(axis.times) / axis.n_intervals, dtype=torch.float32, device=affine.edges.device)
+    affine.fit(edges, samples())
+
+
+def _validation(terms: Terms, drawn: IntervalBatch) -> Validation[FlowNet]:
+    def validation(model: FlowNet) -> float:
+        negatives = torch.Generator(drawn.unit_t.device).manual_seed(0)  # the same at every call
+        with torch.no_grad():
+            return float(torch.stack(list(terms(model, drawn, negatives, regularise=False).values())).sum())
+
+    return validation
+
+
+def _monitor(config: FitConfig, sampler: Sampler, rng: np.random.Generator) -> Monitor[FlowNet] | None:
+    option = config.dispersive
+    if option is None:
+        return None
+    batch = sampler.batch(_VALIDATION_BATCH, torch_generator(rng, sampler.z.device)).batch
+    return lambda model: feature_report(model.main, batch, option)
+
+
+def _mean_negative(net: FlowNet, option: Contrastive, sampler: Sampler, generator: torch.Generator) -> Tensor:
+    """``u_bar`` over many batches, a row for each condition it depends on."""
+    mean = MeanNegative(option.negatives)
+    for _ in range(_MEAN_BATCHES):
+        mean.update(sampler.batch(_VALIDATION_BATCH, generator).batch)
+    if net.mean_negative is None or option.negatives == "any":
+        return mean(torch.zeros(1), sampler.z.new_zeros(1, mean.total.shape[1]))
+    labels = torch.arange(len(net.mean_negative))
+    return mean(torch.zeros(len(labels)), torch.zeros_like(net.mean_negative), labels)

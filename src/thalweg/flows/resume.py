@@ -1,0 +1,113 @@
+"""What makes a fit go on where it was killed: what the run is, and the seed it was started with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from thalweg.data.cells import Cells
+from thalweg.errors import CheckpointError, InputError
+from thalweg.flows.config import FitConfig
+from thalweg.flows.methods import Method
+from thalweg.flows.time_axis import TimeAxis
+from thalweg.training.saving import Checkpoints
+
+
+def open_checkpoints(
+    directory: str | PathLike[str],
+    identity: Mapping[str, Any],
+    config: FitConfig,
+    rng: np.random.Generator,
+    *,
+    resume: bool,
+    every: int,
+    fresh: bool,
+) -> tuple[Checkpoints, np.random.Generator]:
+    """The checkpoints of a fit, and the generator it shall draw from.
+
+    Everything drawn before training (split, first weights) follows from the generator, so that its state at the start
+    is stored and the rest is drawn again.
+
+    Parameters
+    ----------
+    directory, resume, every
+        See `fit`.
+    identity, config
+        Of `identify`, and of the fit.
+    rng
+        Generator of this call.
+    fresh
+        Whether ``rng`` was left to chance: then a resumed fit draws with the state that was stored.
+
+    Raises
+    ------
+    InputError
+        If the checkpoint is of another fit or another seed.
+    CheckpointError
+        If no checkpoint is valid.
+    """
+    state = _plain(rng.bit_generator.state)
+    checkpoints = Checkpoints(directory, identity, resume=resume, every=every, notes={"rng": state})
+    checkpoints.expect_config(config)
+    stored = checkpoints.notes.get("rng")
+    if stored == state:
+        return checkpoints, rng
+    if not fresh:
+        raise InputError(
+            f"{directory} was started with another rng; resume with the same seed, or with rng=None for the stored one."
+        )
+    return checkpoints, _restored(stored, directory)
+
+
+def identify(cells: Cells, method: Method, axis: TimeAxis, device: torch.device) -> dict[str, Any]:
+    """What decides a fit besides its seed and configuration, as plain values; data by the start of their SHA-256."""
+    return {
+        "cells": identify_cells(cells),
+        "method": method.name,
+        "model times": axis.tau(axis.times).tolist(),
+        "device": device.type,
+    }
+
+
+def identify_cells(cells: Cells) -> dict[str, Any]:
+    """A time course, as plain values."""
+    growth = {} if cells.rates is None else {"growth rates": fingerprint(cells.rates)}
+    return growth | {
+        "shape": cells.x.shape,
+        "coordinates": fingerprint(cells.x),
+        "times": fingerprint(cells.time),
+        "weights": fingerprint(cells.weights),
+        "conditions": fingerprint(cells.condition),
+        "names of conditions": cells.conditions,
+    }
+
+
+def fingerprint(values: np.ndarray[Any, Any]) -> str:
+    """Start of the SHA-256 of an array's bytes, in row order."""
+    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    """State of a numpy generator as JSON values."""
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+def _restored(state: Any, directory: str | PathLike[str]) -> np.random.Generator:
+    """Generator of a stored state."""
+    if not isinstance(state, Mapping) or state.get("bit_generator") != "PCG64":
+        raise InputError(
+            f"{directory} was started with a generator of another kind than numpy's default; give it as rng."
+        )
+    bits = np.random.PCG64(0)
+    try:
+        bits.state = cast(Any, state)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise CheckpointError(f"{directory} holds no state of a generator ({error}).") from None
+    return np.random.Generator(bits)

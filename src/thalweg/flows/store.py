@@ -1,0 +1,207 @@
+"""The model inside the AnnData: ``uns[key]`` holds how it was made, and its weights as safetensors bytes.
+
+Format 2, nested dicts of what h5ad and zarr hold:
+
+===================  ===============================================================================================
+``format, version``  of this description, and of the package that wrote it
+``params``           ``method`` and what it learns (``field, score, growth, bridge``), ``sigma``, ``n_models``
+``recipe``           the columns that cells are read from, see `thalweg.data.recipe`
+``config``           the `FitConfig`
+``time``             observed ``times``; ``knots`` and ``values`` of the time axis
+``center, scale``    the normalisation of coordinates
+``diffusion``        of each component, per square root of an average interval, in units of ``scale``
+``seen``             what the fit has seen at each time: number, mean, spread and a few of its cells
+``population_sizes`` sizes that were given, by time; none yet
+``weights``          ``{"0": bytes}``; one entry for each model, and one model yet
+``history, ...``     ``history`` and ``intervals`` (tables), ``best_step``, ``seconds``
+===================  ===============================================================================================
+
+A later release may fill what is reserved here (sizes, a diffusion that differs by component, several models); this one
+refuses such a fit and says so. `thalweg.flows.store_formats` leads fits of earlier releases over to this format.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.torch import save as save_safetensors
+
+from thalweg import __version__
+from thalweg._device import resolve_device
+from thalweg.core.objectives import Contrastive, Dispersive
+from thalweg.data.cells import Cells
+from thalweg.data.entries import find_fit
+from thalweg.data.recipe import Recipe, read_recipe
+from thalweg.errors import InputError
+from thalweg.flows import store_checks as checks
+from thalweg.flows.build import make_flow
+from thalweg.flows.config import FitConfig
+from thalweg.flows.flow import Flow
+from thalweg.flows.methods import Method
+from thalweg.flows.store_formats import FORMAT, stored_method, upgraded
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from thalweg.flows.fitting import Fitted
+
+_FEW = 3  # cells of each time that are kept as they are
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A fit read back from an AnnData.
+
+    Attributes
+    ----------
+    flow
+        The flow.
+    method
+        How it was learned; one of the user's own no longer couples cells.
+    recipe
+        The columns that its cells are read from.
+    config
+        Configuration of the fit.
+    """
+
+    flow: Flow
+    method: Method
+    recipe: Recipe
+    config: FitConfig
+
+
+def pack(
+    fitted: Fitted, cells: Cells, names: np.ndarray[Any, Any], method: Method, recipe: Recipe, config: FitConfig
+) -> dict[str, Any]:
+    """What goes into ``uns``: nested dicts of strings, numbers, arrays and DataFrames only.
+
+    Parameters
+    ----------
+    fitted
+        The flow and how it came about.
+    cells, names
+        The cells it was fitted to, and their names, shape ``(n,)``.
+    method, recipe, config
+        As given to the fit.
+    """
+    flow = fitted.flow
+    weights = save_safetensors({k: v.cpu().contiguous() for k, v in flow.net.state_dict().items()})
+    traits = {name: getattr(method, name) for name in ("field", "score", "growth", "bridge")}
+    return {
+        "format": FORMAT,
+        "version": __version__,
+        "params": {"method": method.name, **traits, "sigma": flow.sigma, "n_models": 1},
+        "recipe": replace(recipe, use_rep=cells.use_rep, n_dims=cells.n_dims, conditions=cells.conditions).entry(),
+        "config": _plain(asdict(config)),
+        "time": {"times": flow.axis.times, "knots": flow.axis.knots, "values": flow.axis.values},
+        "center": flow.center,
+        "scale": flow.scale,
+        "diffusion": np.full(cells.n_dims, flow.sigma if method.bridge else 0.0),
+        "seen": _seen(cells, names),
+        "population_sizes": {},
+        "weights": {"0": np.frombuffer(weights, dtype=np.uint8).copy()},
+        "history": fitted.history,
+        "intervals": fitted.intervals,
+        "best_step": fitted.best_step,
+        "seconds": fitted.seconds,
+    }
+
+
+def load_fit(adata: AnnData, key: str, device: str = "auto") -> Stored:
+    """Read the fit under ``uns[key]``.
+
+    Raises
+    ------
+    MissingKeyError
+        If there is none; lists the keys of ``uns``.
+    InputError
+        If something else lies there, it was written by a newer version, or it is damaged.
+    """
+    entry = find_fit(adata, key)
+    try:
+        version = checks.whole(entry["format"], "format", 1, 2**31)
+        if version <= FORMAT:
+            return _unpack(upgraded(entry), device)
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        SafetensorError,
+        TypeError,
+        ValueError,
+    ) as error:
+        found = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        raise InputError(
+            f"adata.uns[{key!r}] is damaged or no fit of thalweg: {found[:500].rstrip('.')}. Run tw.tl.fit again."
+        ) from None
+    writer = str(entry.get("version", "a later release"))[:40]
+    raise InputError(
+        f"adata.uns[{key!r}] has format {version}, this version reads up to {FORMAT}; upgrade thalweg to {writer} or "
+        f"later, which wrote it (this is {__version__})."
+    )
+
+
+def fit_checksum(adata: AnnData, key: str) -> int:
+    """A number by which results of one fit are told from those of another."""
+    return zlib.crc32(np.asarray(upgraded(find_fit(adata, key))["weights"]["0"], dtype=np.uint8).tobytes())
+
+
+_NONE = "none"  # h5ad holds no None
+
+
+def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A nested mapping in what h5ad and zarr hold."""
+    return {k: _plain(v) if isinstance(v, Mapping) else _NONE if v is None else v for k, v in fields.items()}
+
+
+def _read_config(fields: Mapping[str, Any]) -> FitConfig:
+    options = {"contrastive": Contrastive, "dispersive": Dispersive}
+    values = {k: options[k](**_scalars(v)) if isinstance(v, Mapping) else v for k, v in _scalars(fields).items()}
+    return FitConfig(**values)
+
+
+def _scalars(fields: Mapping[str, Any]) -> dict[str, Any]:
+    values = {k: v.item() if hasattr(v, "item") else v for k, v in fields.items()}
+    return {k: None if isinstance(v, str) and v == _NONE else v for k, v in values.items()}
+
+
+def _unpack(entry: Mapping[str, Any], device: str) -> Stored:
+    params = entry["params"]
+    recipe, config = _checked_recipe(entry["recipe"]), _read_config(entry["config"])
+    method, sigma = stored_method(params), checks.real(params["sigma"], "sigma", 0.0)
+    n_dims, conditions = recipe.n_dims or 0, recipe.conditions
+    center, scale = checks.numbers(entry["center"], "center", (n_dims,)), checks.real(entry["scale"], "scale", 1e-300)
+    axis = checks.time_axis(entry["time"])
+    checks.reserved(entry, n_dims, sigma if method.bridge else 0.0)
+    checks.tables(entry)
+    sizes = len(conditions), axis.n_intervals
+    net = checks.load_net(entry["weights"]["0"], n_dims, method, config, *sizes).to(resolve_device(device))
+    flow = make_flow(method, net, axis, center, scale, sigma, entry["intervals"], conditions)
+    return Stored(flow, method, recipe, config)
+
+
+def _checked_recipe(entry: Mapping[str, Any]) -> Recipe:
+    for name in ("time_key", "use_rep", "condition_key", "weight_key", "growth_key"):
+        checks.text(entry[name], name)
+    checks.whole(entry["n_dims"], "n_dims", 1, checks.LARGEST["n_dims"])
+    checks.labels(entry["conditions"], "conditions")
+    return read_recipe(entry)
+
+
+def _seen(cells: Cells, names: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """What a fit has seen at each time, by which it can tell later whether cells are still those."""
+    rows = [cells.rows(t) for t in cells.times.tolist()]
+    few = [r[np.linspace(0, len(r) - 1, _FEW).astype(int)] for r in rows]
+    return {
+        "n": np.array([len(r) for r in rows]),
+        "mean": np.stack([cells.x[r].mean(0) for r in rows]),
+        "sd": np.stack([cells.x[r].std(0) for r in rows]),
+        "names": np.stack([names[r] for r in few]).astype(str),
+        "coordinates": np.stack([cells.x[r] for r in few]),
+    }
