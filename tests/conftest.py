@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from anndata import AnnData
 import thalweg as tw
 
 pytest.register_assert_rewrite("strategies")
+import last_bits  # noqa: E402
 import strategies  # noqa: E402
 
 mpl.use("Agg")
@@ -29,6 +31,13 @@ def _quiet():
     tw.settings.verbosity = "info"
     yield
     tw.settings.max_memory = 2 * 2**30
+
+
+@pytest.fixture(autouse=True)
+def _last_bits(monkeypatch: pytest.MonkeyPatch):
+    """``THALWEG_LAST_BITS=1 pytest`` runs every test as on another machine, see `last_bits`."""
+    if seed := os.environ.get("THALWEG_LAST_BITS"):
+        last_bits.move(monkeypatch, int(seed))
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from thalweg import core, datasets, errors, get, metrics, pl, pp, tl, training
     from thalweg.data.io.reader import read_h5ad
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = [
     "__version__",
     "core",

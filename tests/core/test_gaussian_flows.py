@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from thalweg.core import losses
+from thalweg.core.dynamics.ode import odeint, sdeint
+from thalweg.core.dynamics.sde import velocity_from_score
 from thalweg.core.maps import GaussianMap
 from thalweg.core.paths import (
     Batch,
@@ -27,8 +29,6 @@ from thalweg.core.paths import (
     VPDiffusion,
     expand,
 )
-from thalweg.core.dynamics.sde import velocity_from_score
-from thalweg.core.dynamics.ode import odeint, sdeint
 
 F64 = torch.float64
 M0, S0, M1, S1, SIGMA = -1.0, 0.8, 2.0, 0.5, 0.9

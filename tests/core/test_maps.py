@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from thalweg.core import losses
-from thalweg.core.manifolds import Euclidean, Manifold, Sphere, Torus
 from thalweg.core.losses import riemannian_velocity
+from thalweg.core.manifolds import Euclidean, Manifold, Sphere, Torus
 from thalweg.core.maps import GaussianMap, Geodesic, MapPath
 from thalweg.core.paths import BrownianBridge, GaussianPath, Linear, VPDiffusion, expand
 from thalweg.errors import InputError

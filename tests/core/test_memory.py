@@ -11,7 +11,7 @@ from thalweg._memory import check_memory
 from thalweg.core import couplings, distances
 from thalweg.core.ot.exact import solve_exact
 from thalweg.errors import MemoryBudgetError
-from thalweg.tl import _flow
+from thalweg.flows import flow as _flow
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((700, 4)), RNG.standard_normal((600, 4)) + 1

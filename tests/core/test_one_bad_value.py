@@ -11,7 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from thalweg.core import action, contrastive, couplings, dispersive, distances, fields, manifolds, maps, objectives, paths
+from thalweg.core import (
+    action,
+    contrastive,
+    couplings,
+    dispersive,
+    distances,
+    fields,
+    manifolds,
+    maps,
+    objectives,
+    paths,
+)
 from thalweg.core.dynamics import likelihood, marginal, ode, sde
 from thalweg.core.fields import features
 from thalweg.core.ot import entropic as entropic_ot

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import thalweg as tw
-from thalweg.errors import InputError, MissingKeyError
 from thalweg.core.projection import project
+from thalweg.errors import InputError, MissingKeyError
 
 
 def cosine(a, b):

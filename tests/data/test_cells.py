@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from thalweg.core import couplings, paths
-from thalweg.data import IntervalSampler, read_snapshots
+from thalweg.data.cells import read_course
+from thalweg.data.recipe import Recipe
 from thalweg.errors import InputError, MissingKeyError
+from thalweg.flows.samplers import IntervalSampler
 
 
 def test_rows_times_and_leaving_one_out(course):
-    s = read_snapshots(course, "time")
+    s = read_course(course, Recipe("time"))
     np.testing.assert_array_equal(s.times, [0, 1, 3])
     assert s.n_dims == 3
     assert len(s.at(1.0)) == 120
@@ -25,30 +27,30 @@ def test_rows_times_and_leaving_one_out(course):
 
 def test_one_time_point_and_an_unused_category(course):
     with pytest.raises(InputError, match=r"two or more times, found only the time 0"):
-        read_snapshots(course[course.obs["time"] == 0], "time")
+        read_course(course[course.obs["time"] == 0], Recipe("time"))
     course.obs["time"] = course.obs["time"].astype("category").cat.add_categories([99.0])
-    np.testing.assert_array_equal(read_snapshots(course, "time").times, [0, 1, 3])
+    np.testing.assert_array_equal(read_course(course, Recipe("time")).times, [0, 1, 3])
 
 
 def test_a_single_cell_at_a_time_is_said(course, caplog):
     few = course[[0, *range(120, 360)]].copy()
-    read_snapshots(few, "time")
+    read_course(few, Recipe("time"))
     assert "time 0 has a single cell" in caplog.text
 
 
 def test_weights_and_conditions(course):
     course.obs["w"] = 2.0
     course.obs["drug"] = np.tile(["b", "a"], 180)
-    s = read_snapshots(course, "time", weight_key="w", condition_key="drug")
+    s = read_course(course, Recipe("time", weight_key="w", condition_key="drug"))
     assert s.conditions == ("a", "b")
     np.testing.assert_array_equal(s.condition[:4], [1, 0, 1, 0])
     assert len(s.rows(1.0, 0)) == 60
     for bad in (0.0, -1.0, np.nan, np.inf):
         course.obs["w"] = [bad] + [1.0] * 359
         with pytest.raises(InputError, match=r"1 of 360"):
-            read_snapshots(course, "time", weight_key="w")
+            read_course(course, Recipe("time", weight_key="w"))
     with pytest.raises(MissingKeyError, match="condition_key='no'"):
-        read_snapshots(course, "time", condition_key="no")
+        read_course(course, Recipe("time", condition_key="no"))
 
 
 def sampler(n_intervals=2):

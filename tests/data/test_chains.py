@@ -11,10 +11,16 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from strategies import seeds
-from thalweg.data.recorded import recorded_times, time_labels
+from thalweg.data.recipe import Recipe, read_times
 from thalweg.data.times import parse_times
 from thalweg.data.transitions import Transitions, read_transitions
 from thalweg.errors import InputError, MissingKeyError
+
+
+def entry(time_key: str, labels: dict[str, float] | None = None) -> dict:
+    """What a function leaves in ``uns`` of the times it read."""
+    return Recipe(time_key, time_map=labels).entry()
+
 
 TIMES, SIZES = (0.0, 1.0, 3.0, 7.0), (3, 4, 2, 5)
 
@@ -129,7 +135,7 @@ def test_text_is_remarked_on_when_it_is_first_read(caplog):
     adata = AnnData(obs=pd.DataFrame({"stage": ["10", "2"]}, index=list("ab")))
     caplog.set_level("INFO", logger="thalweg")
     for read, said in (
-        (lambda: recorded_times(adata, "stage", {}), []),
+        (lambda: read_times(adata, entry("stage")), []),
         (lambda: parse_times(adata, "stage"), ["2, 10"]),
     ):
         caplog.clear()
@@ -139,14 +145,13 @@ def test_text_is_remarked_on_when_it_is_first_read(caplog):
 
 def test_recorded_labels_serve_labels_of_any_type():
     obs = pd.DataFrame({"stage": pd.Categorical([10, 2, 10])}, index=list("abc"))
-    info = {"map_labels": np.array(["2", "10", "99"]), "map_values": np.array([0.5, 4.0, 9.0])}
-    assert time_labels(info) == {"2": 0.5, "10": 4.0, "99": 9.0}
-    np.testing.assert_array_equal(recorded_times(AnnData(obs=obs), "stage", time_labels(info)), [4.0, 0.5, 4.0])
-    np.testing.assert_array_equal(recorded_times(AnnData(obs=obs), "stage", {}), [10.0, 2.0, 10.0])
+    info = entry("stage", {"2": 0.5, "10": 4.0, "99": 9.0})
+    np.testing.assert_array_equal(read_times(AnnData(obs=obs), info), [4.0, 0.5, 4.0])
+    np.testing.assert_array_equal(read_times(AnnData(obs=obs), entry("stage")), [10.0, 2.0, 10.0])
     with pytest.raises(InputError, match="no entry for 10"):
-        recorded_times(AnnData(obs=obs), "stage", {"2": 0.5})
+        read_times(AnnData(obs=obs), entry("stage", {"2": 0.5}))
     with pytest.raises(MissingKeyError, match="'day' is not a column"):
-        recorded_times(AnnData(obs=obs), "day", {})
+        read_times(AnnData(obs=obs), entry("day"))
     obs["stage"] = pd.Series(["2", None, "10"], index=list("abc"), dtype=object)
     with pytest.raises(InputError, match="1 missing"):
-        recorded_times(AnnData(obs=obs), "stage", time_labels(info))
+        read_times(AnnData(obs=obs), info)

@@ -16,8 +16,12 @@ from hypothesis import strategies as st
 
 from strategies import LAYOUTS, courses, generators, layouts, matrices, observed_times, time_columns
 from thalweg.core import couplings, paths
-from thalweg.data import IntervalSampler, parse_times, read_representation, read_snapshots
+from thalweg.data.cells import read_course
+from thalweg.data.recipe import Recipe
+from thalweg.data.representation import read_representation
+from thalweg.data.times import parse_times
 from thalweg.errors import InputError
+from thalweg.flows.samplers import IntervalSampler
 
 
 def holding(x, names=None) -> AnnData:
@@ -113,7 +117,7 @@ def test_labels_are_refused_and_the_suggested_map_is_right(ticks, prefix):
 def test_snapshots_hold_every_cell_once(course):
     adata, times, x = course
     before = adata.copy()
-    s = read_snapshots(adata, "day", time_map=times.time_map)
+    s = read_course(adata, Recipe("day", time_map=times.time_map))
     np.testing.assert_array_equal(s.times, np.unique(times.values))
     np.testing.assert_array_equal(s.x, x.astype(np.float64))
     assert s.conditions == ()
@@ -142,9 +146,9 @@ def test_conditions_and_weights_stay_with_their_cells(data, course):
     adata.obs["arm"], adata.obs["w"] = arms, [str(v) for v in w]
     if not any(len(set(times.values[np.array(arms) == arm])) > 1 for arm in set(arms)):
         with pytest.raises(InputError, match="no cells can be coupled"):
-            read_snapshots(adata, "day", time_map=times.time_map, condition_key="arm")
+            read_course(adata, Recipe("day", time_map=times.time_map, condition_key="arm"))
         return
-    s = read_snapshots(adata, "day", time_map=times.time_map, condition_key="arm", weight_key="w")
+    s = read_course(adata, Recipe("day", time_map=times.time_map, condition_key="arm", weight_key="w"))
     assert s.conditions == tuple(sorted(set(arms)))
     assert [s.conditions[k] for k in s.condition] == arms
     np.testing.assert_array_equal(s.weights, w)
@@ -163,7 +167,7 @@ def test_a_file_gives_what_memory_gives(tmp_path_factory, course):
     path = tmp_path_factory.mktemp("file") / "x.h5ad"
     assume(times.kind not in ("mixed", "nullable"))  # h5ad holds no such column
     adata.write_h5ad(path)
-    back = read_snapshots(ad.read_h5ad(path), "day", time_map=times.time_map)
+    back = read_course(ad.read_h5ad(path), Recipe("day", time_map=times.time_map))
     np.testing.assert_array_equal(back.x, x.astype(np.float64))
     np.testing.assert_array_equal(back.time, times.values)
 

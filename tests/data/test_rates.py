@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from thalweg.data.cells import descendants, read_rates, read_snapshots, read_weights
+from thalweg.data.cells import offspring, read_course, read_rates, read_weights
+from thalweg.data.recipe import Recipe
 from thalweg.errors import InputError, MissingKeyError
 
 TIME = np.array([0.0, 0.0, 1.0, 1.0, 3.0, 3.0])
@@ -25,11 +26,11 @@ def test_rates_of_the_last_time_may_be_missing_and_count_as_none():
     np.testing.assert_array_equal(read_rates(course(rates), "rate", TIME), [0.1, -0.2, 0.0, 3.0, 0.0, 0.0])
     as_text = [str(v) for v in rates[:4]] + [None, None]
     np.testing.assert_array_equal(read_rates(course(as_text), "rate", TIME), [0.1, -0.2, 0.0, 3.0, 0.0, 0.0])
-    s = read_snapshots(course(rates), "day", growth_key="rate")
+    s = read_course(course(rates), Recipe("day", growth_key="rate"))
     np.testing.assert_array_equal(s.rates, [0.1, -0.2, 0.0, 3.0, 0.0, 0.0])
     np.testing.assert_array_equal(s.without(1.0).rates, [0.1, -0.2, 0.0, 0.0])
-    assert read_snapshots(course(rates), "day").rates is None
-    assert read_snapshots(course(rates), "day").without(1.0).rates is None
+    assert read_course(course(rates), Recipe("day")).rates is None
+    assert read_course(course(rates), Recipe("day")).without(1.0).rates is None
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -52,21 +53,23 @@ def test_the_last_time_is_that_of_the_condition():
     np.testing.assert_array_equal(read_rates(course(rates), "rate", TIME, condition), [0.1, 0.2, 0.3, 0, 0, 0])
     with pytest.raises(InputError, match="1 of 6"):
         read_rates(course(rates), "rate", TIME)
-    s = read_snapshots(course(rates, ["x", "y", "x", "y", "x", "x"]), "day", growth_key="rate", condition_key="arm")
+    s = read_course(
+        course(rates, ["x", "y", "x", "y", "x", "x"]), Recipe("day", growth_key="rate", condition_key="arm")
+    )
     np.testing.assert_array_equal(s.rates, [0.1, 0.2, 0.3, 0, 0, 0])
 
 
 def test_weights_grow_by_the_descendants_of_each_cell():
-    s = read_snapshots(course([np.log(2), -np.log(3), 0.0, 0.0, 0.0, 0.0]), "day", growth_key="rate")
+    s = read_course(course([np.log(2), -np.log(3), 0.0, 0.0, 0.0, 0.0]), Recipe("day", growth_key="rate"))
     np.testing.assert_allclose(s.grown(np.array([1, 0]), 2.0) / s.weights[0], [1 / 9, 4], rtol=1e-12)
 
 
 def test_descendants_are_exponential_and_bounded_by_the_numbers_there_are():
-    np.testing.assert_allclose(descendants(np.array([0.0, np.log(2), -1.0]), 2.0), [1, 4, np.exp(-2)], rtol=1e-12)
-    np.testing.assert_allclose(descendants(np.array([1.0, 1.0]), np.array([0.5, 3.0])), np.exp([0.5, 3.0]))
+    np.testing.assert_allclose(offspring(np.array([0.0, np.log(2), -1.0]), 2.0), [1, 4, np.exp(-2)], rtol=1e-12)
+    np.testing.assert_allclose(offspring(np.array([1.0, 1.0]), np.array([0.5, 3.0])), np.exp([0.5, 3.0]))
     for rate in (800.0, -800.0):
         with pytest.raises(InputError, match=r"exp\(800\) within an interval"):
-            descendants(np.array([0.0, 2 * rate]), 0.5)
+            offspring(np.array([0.0, 2 * rate]), 0.5)
 
 
 def test_weights_of_any_type_are_positive_numbers():
@@ -84,16 +87,16 @@ def test_weights_of_any_type_are_positive_numbers():
 def test_conditions_without_a_value_are_counted():
     adata = course(0.0, ["x", None, "x", "y", None, "y"])
     with pytest.raises(InputError, match=r"obs\['arm'\] has 2 missing values"):
-        read_snapshots(adata, "day", condition_key="arm")
+        read_course(adata, Recipe("day", condition_key="arm"))
     adata = course(0.0, ["a", "a", "b", "b", "c", "c"])
     with pytest.raises(InputError, match=r"each of the 3 conditions in obs\['arm'\] occurs at one time"):
-        read_snapshots(adata, "day", condition_key="arm")
+        read_course(adata, Recipe("day", condition_key="arm"))
     one_shared = course(0.0, ["a", "a", "b", "b", "c", "a"])
-    assert read_snapshots(one_shared, "day", condition_key="arm").conditions == ("a", "b", "c")
+    assert read_course(one_shared, Recipe("day", condition_key="arm")).conditions == ("a", "b", "c")
 
 
 def test_a_cell_of_no_time_leaves_no_course():
     with pytest.raises(InputError, match="found no cells"):
-        read_snapshots(course(0.0)[:0].copy(), "day")
+        read_course(course(0.0)[:0].copy(), Recipe("day"))
     with pytest.raises(InputError, match="found only the time 3"):
-        read_snapshots(course(0.0)[4:].copy(), "day")
+        read_course(course(0.0)[4:].copy(), Recipe("day"))

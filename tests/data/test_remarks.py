@@ -8,13 +8,14 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 import thalweg as tw
-from thalweg.data import read_snapshots
+from thalweg.data.cells import read_course
+from thalweg.data.recipe import Recipe
 from thalweg.errors import InputError
 
 
 def warnings_of(caplog, adata, **options) -> list[str]:
     caplog.clear()
-    read_snapshots(adata, "time", **options)
+    read_course(adata, Recipe("time", **options))
     return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 
@@ -63,7 +64,7 @@ def test_a_batch_for_each_time(course, caplog):
     (message,) = warnings_of(caplog, course)
     assert "every batch in obs['seq_batch'] was taken at a single time" in message
     with pytest.raises(InputError, match=r"each of the 3 conditions in obs\['seq_batch'\] occurs at one time"):
-        read_snapshots(course, "time", condition_key="seq_batch")
+        read_course(course, Recipe("time", condition_key="seq_batch"))
 
 
 def test_dropping_is_asked_for_and_counted(course, caplog):
@@ -72,12 +73,12 @@ def test_dropping_is_asked_for_and_counted(course, caplog):
     course.obsm["X_pca"][3, 0] = np.nan
     before = course.copy()
     with pytest.raises(InputError, match=r"2 missing values .*tw\.pp\.drop_missing\(adata, 'time'\)"):
-        read_snapshots(course, "time")
+        read_course(course, Recipe("time"))
     out = tw.pp.drop_missing(course, "time", use_rep="X_pca", copy=True)
     assert "dropped 4 of 360 cells: 3 without a finite time, 1 with NaN or infinite" in caplog.text
     assert list(out.obs_names) == list(before.obs_names[4:])
     assert course.n_obs == 360
-    read_snapshots(out, "time")
+    read_course(out, Recipe("time"))
     tw.pp.drop_missing(course, "time")
     assert course.n_obs == 357
     course.obs["time"] = "nan"

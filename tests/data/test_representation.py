@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 import thalweg as tw
-from thalweg.data import find_representation, read_representation
+from thalweg.data.representation import find_representation, read_representation
 from thalweg.errors import InputError, MemoryBudgetError, MissingKeyError
 
 X = np.random.default_rng(0).integers(0, 200, size=(30, 4)).astype(np.uint8)

@@ -9,7 +9,7 @@ from anndata import AnnData
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thalweg.data import parse_times
+from thalweg.data.times import parse_times
 from thalweg.errors import InputError, MissingKeyError
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import thalweg as tw
 from thalweg.errors import CheckpointError, InputError, NonFiniteLossError
-from thalweg.tl import _leave_one_out, _scores
+from thalweg.flows import evaluate, score_rows
 
 CONFIG = tw.tl.FitConfig(max_steps=24, batch_size=32, width=8, depth=1, validate_every=5, ema_decay=0.9)
 
@@ -23,7 +23,7 @@ def table(adata, directory=None, *, methods=("icfm", "otcfm"), n_seeds=2, resume
 
 def failing(monkeypatch, bad):
     """Fits of ``bad(method, seed index)`` fail; returns the methods fitted."""
-    fitted, original = [], _leave_one_out.train_flow
+    fitted, original = [], evaluate.train_flow
 
     def train_flow(snapshots, method, *args, **kwargs):
         fitted.append(method)
@@ -31,7 +31,7 @@ def failing(monkeypatch, bad):
             raise NonFiniteLossError("loss term 'velocity' is nan at step 3")
         return original(snapshots, method, *args, **kwargs)
 
-    monkeypatch.setattr(_leave_one_out, "train_flow", train_flow)
+    monkeypatch.setattr(evaluate, "train_flow", train_flow)
     return fitted
 
 
@@ -61,19 +61,19 @@ def test_when_every_fit_fails_the_first_error_is_raised(course, monkeypatch):
 def test_a_killed_table_goes_on_and_makes_only_what_is_missing(course, tmp_path, monkeypatch, killed):
     whole = table(course, methods=("icfm", "otcfm", "sf2m"))
     fitted = failing(monkeypatch, lambda method, k: k == 1)  # one failure, then a kill in the third fit
-    original = _leave_one_out.train_flow
+    original = evaluate.train_flow
 
     def cut(snapshots, method, *args, **kwargs):
         if len(fitted) == 2:
             killed(5)
         return original(snapshots, method, *args, **kwargs)
 
-    monkeypatch.setattr(_leave_one_out, "train_flow", cut)
+    monkeypatch.setattr(evaluate, "train_flow", cut)
     with pytest.raises(killed.error):
         table(course, tmp_path)
     with pytest.raises(InputError, match=r"scores\.json holds the rows of an earlier call; give resume=True"):
         table(course, tmp_path)
-    monkeypatch.setattr(_leave_one_out, "train_flow", original)
+    monkeypatch.setattr(evaluate, "train_flow", original)
     frame = table(course, tmp_path, methods=("icfm", "otcfm", "sf2m"), resume=True)  # a method more
     pd.testing.assert_frame_equal(columns(frame), columns(whole))
     assert fitted == ["icfm", "icfm", "otcfm"] + ["icfm"] + ["otcfm"] * 2 + ["sf2m"] * 2
@@ -102,7 +102,7 @@ def test_stored_rows_of_other_data_options_or_formats_and_damage_are_refused(cou
     with pytest.raises(CheckpointError, match=r"scores\.json is damaged"):
         table(course, tmp_path, **options)
     path.write_bytes(data)
-    monkeypatch.setattr(_scores, "FORMAT", 0)
+    monkeypatch.setattr(score_rows, "FORMAT", 0)
     with pytest.raises(CheckpointError, match=r"format 1, this version reads up to 0; upgrade thalweg"):
         table(course, tmp_path, **options)
 
@@ -114,7 +114,7 @@ def test_a_full_disk_costs_the_copy_and_not_the_table(course, tmp_path, monkeypa
     def full(path, data):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(_scores, "replace_file", full)
+    monkeypatch.setattr(score_rows, "replace_file", full)
     frame = table(course, tmp_path, methods=("icfm", "otcfm"), n_seeds=1, resume=True)
     assert set(frame["method"]) == {*whole["method"], "otcfm"}
     assert "could not be written ([Errno 28] No space left on device)" in caplog.text

@@ -9,7 +9,6 @@ from anndata import AnnData
 
 import thalweg as tw
 from thalweg.core import couplings
-from thalweg.core.ot import unbalanced as _unbalanced
 
 
 def clusters(centres, sizes, seed: int, spread: float = 0.3) -> torch.Tensor:

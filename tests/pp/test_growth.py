@@ -13,8 +13,8 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix
 
 import thalweg as tw
+from thalweg.data import gene_scores
 from thalweg.errors import InputError, MissingKeyError
-from thalweg.pp import _gene_scores
 
 # --- rates from genes ------------------------------------------------------------------------------------------------
 
@@ -23,7 +23,7 @@ def expression(organism: str = "human", n: int = 120, seed: int = 0) -> AnnData:
     """Every third cell divides (cell-cycle genes up), every third dies (apoptosis genes up), the rest do neither."""
     rng = np.random.default_rng(seed)
     birth, death = (
-        {synonyms[0] for synonyms in _gene_scores.gene_set(name, organism)} for name in ("proliferation", "apoptosis")
+        {synonyms[0] for synonyms in gene_scores.gene_set(name, organism)} for name in ("proliferation", "apoptosis")
     )
     birth, death = sorted(birth - death), sorted(death - birth)
     genes = [*birth, *death, *(f"other{j}" for j in range(300))]
@@ -70,16 +70,16 @@ def test_dividing_cells_grow_dying_ones_shrink_and_the_organism_is_told(organism
 
 def test_the_lists_are_those_of_the_sources():
     for organism in ("human", "mouse"):
-        sizes = [len(_gene_scores.gene_set(s, organism)) for s in ("proliferation", "apoptosis")]
+        sizes = [len(gene_scores.gene_set(s, organism)) for s in ("proliferation", "apoptosis")]
         assert sizes == [43 + 54, 161]
-    both = {s: [g[0] for g in _gene_scores.gene_set(s, "human")] for s in ("proliferation", "apoptosis")}
+    both = {s: [g[0] for g in gene_scores.gene_set(s, "human")] for s in ("proliferation", "apoptosis")}
     assert all(len(set(genes)) == len(genes) for genes in both.values())
     assert {"PCNA", "MKI67", "TOP2A"} < set(both["proliferation"])
     assert {"CASP3", "BAX", "FAS"} < set(both["apoptosis"])
-    mouse = [g for s in both for names in _gene_scores.gene_set(s, "mouse") for g in names]
+    mouse = [g for s in both for names in gene_scores.gene_set(s, "mouse") for g in names]
     assert not [g for g in mouse if g.isupper() and len(g) > 2 and g != "H1-0"]
     adata = AnnData(np.zeros((1, 2)), var=pd.DataFrame(index=["MLF1IP", "JPT1"]))
-    assert _gene_scores.chosen_genes(adata, "proliferation", None, "human") == ["MLF1IP", "JPT1"]
+    assert gene_scores.chosen_genes(adata, "proliferation", None, "human") == ["MLF1IP", "JPT1"]
 
 
 def test_nothing_is_guessed():

@@ -18,8 +18,8 @@ from anndata import AnnData
 from benchmarks.reliability import attacks
 
 import thalweg as tw
-from thalweg import _hdf5
-from thalweg.data import reader
+from thalweg.data.io import hdf5 as _hdf5
+from thalweg.data.io import reader
 from thalweg.data.io.reader import default_limit
 from thalweg.errors import InputError, UnsafeFileError
 

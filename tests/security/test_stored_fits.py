@@ -9,7 +9,7 @@ from benchmarks.reliability import attacks, memory
 
 import thalweg as tw
 from thalweg.errors import InputError
-from thalweg.tl import _trust
+from thalweg.flows import store_checks as checks
 
 
 @pytest.mark.parametrize("name", attacks.FIT)
@@ -42,12 +42,12 @@ def test_a_newer_format_names_the_version_that_reads_it(base):
 
 def test_single_bytes_of_the_weights_never_go_unnoticed_as_another_network(base):
     """A flipped byte gives an error or finite weights of the same shapes; nothing else."""
-    weights, rng = base.uns["thalweg"]["weights"], np.random.default_rng(0)
+    weights, rng = base.uns["thalweg"]["weights"]["0"], np.random.default_rng(0)
     outcomes = set()
     for at in [*range(8), *rng.integers(len(weights), size=40)]:
         adata = base.copy()
         adata.uns["thalweg"] = dict(base.uns["thalweg"], weights=weights.copy())
-        adata.uns["thalweg"]["weights"][at] ^= 1 << rng.integers(8)
+        adata.uns["thalweg"]["weights"]["0"][at] ^= 1 << rng.integers(8)
         try:
             out = tw.tl.interpolate(adata, 0.5).obsm["X_pca"]
         except (InputError, tw.errors.NotConvergedError):
@@ -60,14 +60,14 @@ def test_single_bytes_of_the_weights_never_go_unnoticed_as_another_network(base)
 
 def test_honest_values_pass_in_every_type_that_files_give():
     for one in (3, np.int64(3), np.array(3)):
-        assert _trust.whole(one, "x", 1, 5) == 3
-        assert _trust.real(one, "x") == 3.0
+        assert checks.whole(one, "x", 1, 5) == 3
+        assert checks.real(one, "x") == 3.0
     for bad in (True, 3.5, "3", None, np.arange(2), 6):
         with pytest.raises(InputError, match=r"x must be a whole number from 1 to 5"):
-            _trust.whole(bad, "x", 1, 5)
+            checks.whole(bad, "x", 1, 5)
     for bad in (True, np.nan, -np.inf, "3", -1.0, [1.0]):
         with pytest.raises(InputError, match="x must be a finite number of at least 0"):
-            _trust.real(bad, "x", 0.0)
+            checks.real(bad, "x", 0.0)
 
 
 def test_backed_files_are_written_in_memory(base, tmp_path):

@@ -12,7 +12,10 @@ from anndata import AnnData
 from torch import Tensor, nn
 
 import thalweg as tw
-from thalweg.tl import _fate, _flow, _interpolate, _store, _trajectories, _transition, _velocity
+from thalweg.data.recipe import Recipe
+from thalweg.flows import store
+from thalweg.flows.flow import Flow
+from thalweg.flows.methods import find_method
 from thalweg.flows.time_axis import TimeAxis
 from thalweg.training import loop
 
@@ -65,14 +68,14 @@ def known(monkeypatch):
         axis = TimeAxis(times, times, times)
         net = KnownNet(velocity, growth, score, axis)
         d = adata.obsm["X_pca"].shape[1]
-        flow = _flow.Flow(net, axis, np.zeros(d), 1.0, sigma * net.unit**0.5)
+        flow = Flow(net, axis, np.zeros(d), 1.0, sigma * net.unit**0.5)
         conditions = tuple(sorted(set(adata.obs[condition_key].astype(str)))) if condition_key else ()
-        stored = _store.Stored(
-            flow, method, "time", "X_pca", {}, condition_key, conditions, weight_key, tw.tl.FitConfig(), growth_key
+        recipe = Recipe(
+            "time", "X_pca", d, None, condition_key or None, weight_key or None, growth_key or None, conditions
         )
-        adata.uns["thalweg"] = {"format": 1, "weights": np.zeros(1, dtype=np.uint8)}
-        for module in (_fate, _interpolate, _trajectories, _transition, _velocity):
-            monkeypatch.setattr(module, "load", lambda adata, key, device="auto": stored)
+        stored = store.Stored(flow, find_method(method), recipe, tw.tl.FitConfig())
+        adata.uns["thalweg"] = {"format": store.FORMAT, "weights": {"0": np.zeros(1, dtype=np.uint8)}}
+        monkeypatch.setattr(store, "_unpack", lambda entry, device: stored)
         return adata
 
     return put

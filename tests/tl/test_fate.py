@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 import thalweg as tw
 from thalweg.errors import InputError, MissingKeyError
-from thalweg.tl import _simulate
+from thalweg.flows import carry
 
 
 def still(t, x, c):
@@ -153,7 +153,7 @@ def test_blocks_and_the_order_of_cells_change_nothing_and_a_seed_fixes_the_rest(
     order = np.random.default_rng(0).permutation(100)
     mixed = tw.tl.fate(fork[order].copy(), "kind", n_neighbors=30, copy=True).obsm["fate_kind"]
     np.testing.assert_allclose(mixed.loc[whole.index], whole, atol=1e-4)
-    monkeypatch.setattr(_simulate, "ROWS", 7)
+    monkeypatch.setattr(carry, "ROWS", 7)
     np.testing.assert_allclose(tw.tl.fate(fork, "kind", n_neighbors=30, copy=True).obsm["fate_kind"], whole, atol=1e-4)
     known(fork, away, score=still, sigma=0.5)
     a, b, c = (tw.tl.fate(fork, "kind", rng=seed, copy=True).obsm["fate_kind"] for seed in (0, 0, 1))

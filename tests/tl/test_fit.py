@@ -11,9 +11,9 @@ from anndata import AnnData
 
 import thalweg as tw
 from thalweg.errors import InputError, MissingKeyError
-from thalweg.tl import _methods
+from thalweg.flows import methods
 
-METHODS = tuple(_methods.METHODS)
+METHODS = tuple(methods.METHODS)
 # A translation is no trigonometric interpolant, and no potential that is velocity and growth rate at once.
 MOVES = tuple(m for m in METHODS if m not in ("vpcfm", "uam"))
 
@@ -178,7 +178,7 @@ def test_same_seed_same_bits_and_global_generators_untouched(course, quick, meth
     for seed in (0, 0, 1):
         adata = course.copy()
         tw.tl.fit(adata, "time", method=method, rng=seed, config=quick)
-        runs.append((adata.uns["thalweg"]["weights"], tw.tl.interpolate(adata, 2.0).obsm["X_pca"]))
+        runs.append((adata.uns["thalweg"]["weights"]["0"], tw.tl.interpolate(adata, 2.0).obsm["X_pca"]))
     np.testing.assert_array_equal(np.random.get_state()[1], np_state)  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), torch_state)
     for first, second in zip(runs[0], runs[1], strict=True):
@@ -190,7 +190,7 @@ def test_two_names_of_the_seed(course, quick):
     a, b = course.copy(), course.copy()
     tw.tl.fit(a, "time", rng=3, config=quick)
     tw.tl.fit(b, "time", random_state=3, config=quick)
-    np.testing.assert_array_equal(a.uns["thalweg"]["weights"], b.uns["thalweg"]["weights"])
+    np.testing.assert_array_equal(a.uns["thalweg"]["weights"]["0"], b.uns["thalweg"]["weights"]["0"])
     with pytest.raises(TypeError, match="only rng"):
         tw.tl.fit(course, "time", rng=1, random_state=1)
 
@@ -244,7 +244,7 @@ def test_copy_and_views_leave_the_input_alone(course, quick):
 
 def test_a_damaged_or_newer_model_is_refused(fitted):
     adata = fitted.copy()
-    adata.uns["thalweg"]["weights"] = adata.uns["thalweg"]["weights"][:-40]
+    adata.uns["thalweg"]["weights"]["0"] = adata.uns["thalweg"]["weights"]["0"][:-40]
     with pytest.raises(InputError, match=r"uns\['thalweg'\] is damaged"):
         tw.tl.interpolate(adata, 1.0)
     adata = fitted.copy()
@@ -273,9 +273,9 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_arguments(course, monkeypatch, case):
-    from thalweg.tl import _train
+    from thalweg.flows import fitting
 
-    monkeypatch.setattr(_train, "train", lambda *a, **k: pytest.fail("training began"))
+    monkeypatch.setattr(fitting, "train", lambda *a, **k: pytest.fail("training began"))
     kwargs, error, match = BAD[case]
     with pytest.raises(error, match=match):
         tw.tl.fit(course, **({"time_key": "time"} | kwargs))

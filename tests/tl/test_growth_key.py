@@ -9,7 +9,8 @@ import pytest
 from anndata import AnnData
 
 import thalweg as tw
-from thalweg.data import read_snapshots
+from thalweg.data.cells import read_course
+from thalweg.data.recipe import Recipe
 from thalweg.errors import InputError, MissingKeyError
 from thalweg.flows.resume import identify_cells
 
@@ -124,10 +125,10 @@ def test_rates_are_checked_and_older_fits_still_read(quick):
 
 def test_another_growth_is_another_fit():
     adata = birth_and_death(n=10)
-    first = identify_cells(read_snapshots(adata, "time", growth_key="growth"))
+    first = identify_cells(read_course(adata, Recipe("time", growth_key="growth")))
     adata.obs["growth"] *= 2
-    assert identify_cells(read_snapshots(adata, "time", growth_key="growth")) != first
+    assert identify_cells(read_course(adata, Recipe("time", growth_key="growth"))) != first
     assert (
-        read_snapshots(adata, "time", growth_key="growth").without(0.0).rates.tolist()
+        read_course(adata, Recipe("time", growth_key="growth")).without(0.0).rates.tolist()
         == [1.0] * 7 + [-1.0] * 3 + [0.0] * 10
     )

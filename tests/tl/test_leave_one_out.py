@@ -8,7 +8,7 @@ from scipy.stats import wasserstein_distance
 
 import thalweg as tw
 from thalweg.errors import InputError
-from thalweg.tl import _leave_one_out
+from thalweg.flows import evaluate
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def scores(course, quick):
 
 
 def test_a_tidy_row_for_each_method_time_and_seed(scores):
-    assert list(scores.columns) == _leave_one_out.COLUMNS
+    assert list(scores.columns) == evaluate.COLUMNS
     assert scores.groupby("method").size().to_dict() == {
         "otcfm": 2, "icfm": 2, "copy-previous": 1, "ot-midpoint": 1, "floor": 2,
     }  # fmt: skip
@@ -51,14 +51,14 @@ def test_the_midpoint_follows_the_spacing(course, quick):
 
 def test_the_held_out_time_is_never_trained_on(course, quick, monkeypatch):
     seen = []
-    original = _leave_one_out.train_flow
+    original = evaluate.train_flow
 
     def spy(snapshots, *args, **kwargs):
         seen.append(snapshots.times.tolist())
         assert not np.isin(snapshots.x, course.obsm["X_pca"][120:240].astype(float)).any()
         return original(snapshots, *args, **kwargs)
 
-    monkeypatch.setattr(_leave_one_out, "train_flow", spy)
+    monkeypatch.setattr(evaluate, "train_flow", spy)
     tw.tl.leave_one_out(course, "time", methods=("otcfm",), n_seeds=1, config=quick)
     assert seen == [[0.0, 3.0]]
 

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 
 import thalweg as tw
 from strategies import observed_times, seeds, weights
-from thalweg.data import read_snapshots
+from thalweg.data.cells import read_course
+from thalweg.data.recipe import Recipe
 from thalweg.errors import InputError
-from thalweg.flows.time_axis import make_axis
 from thalweg.flows.flow import Integrator
-from thalweg.flows.store import load
+from thalweg.flows.store import load_fit
+from thalweg.flows.time_axis import make_axis
 
 FEW = settings.get_profile("ci").max_examples // 5  # a fit takes a good part of a second
 QUICK = tw.tl.FitConfig(max_steps=8, batch_size=16, width=8, depth=2, validate_every=4)
@@ -28,7 +29,7 @@ QUICK = tw.tl.FitConfig(max_steps=8, batch_size=16, width=8, depth=2, validate_e
 
 @pytest.fixture(scope="module")
 def flow(fitted):
-    return load(fitted, "thalweg", "cpu").flow
+    return load_fit(fitted, "thalweg", "cpu").flow
 
 
 def course_of(rng: np.random.Generator, times=(0.0, 1.0, 3.0), n=15, d=2) -> AnnData:
@@ -166,7 +167,7 @@ def test_a_binary_unit_changes_no_bit_of_a_fit(seed, scale, method):
     for adata in (one, other):
         tw.tl.fit(adata, "time", method=method, rng=seed, config=QUICK)
         tw.tl.velocity(adata)
-    np.testing.assert_array_equal(other.uns["thalweg"]["weights"], one.uns["thalweg"]["weights"])
+    np.testing.assert_array_equal(other.uns["thalweg"]["weights"]["0"], one.uns["thalweg"]["weights"]["0"])
     np.testing.assert_array_equal(other.obsm["velocity_X_pca"], one.obsm["velocity_X_pca"] * np.float32(scale))
     here, there = (tw.tl.interpolate(adata, 2.0).obsm["X_pca"] for adata in (one, other))
     np.testing.assert_array_equal(there, here * np.float32(scale))
@@ -188,7 +189,7 @@ def test_a_shift_of_time_changes_nothing_and_its_unit_only_the_velocity(seed, sh
         tw.tl.fit(adata, "time", rng=seed, config=QUICK)
         tw.tl.velocity(adata)
     pd.testing.assert_frame_equal(other.obs, before)
-    np.testing.assert_array_equal(other.uns["thalweg"]["weights"], one.uns["thalweg"]["weights"])
+    np.testing.assert_array_equal(other.uns["thalweg"]["weights"]["0"], one.uns["thalweg"]["weights"]["0"])
     np.testing.assert_array_equal(other.obsm["velocity_X_pca"] * np.float32(unit), one.obsm["velocity_X_pca"])
     here = tw.tl.interpolate(one, 2.0)
     there = tw.tl.interpolate(other, 2.0 * unit + shift)
@@ -232,7 +233,7 @@ def test_courses_with_few_cells_fit(seed, n):
     assume(np.ptp(adata.obsm["X_pca"], axis=0).all())
     tw.tl.fit(adata, "time", rng=seed, config=QUICK)
     out = tw.tl.interpolate(adata, 0.5)
-    assert out.n_obs == len(read_snapshots(adata, "time").rows(0.0)) == n
+    assert out.n_obs == len(read_course(adata, Recipe("time")).rows(0.0)) == n
     low, high = adata.obsm["X_pca"].min(), adata.obsm["X_pca"].max()
     reach = high - low + 1
     assert (out.obsm["X_pca"] > low - reach).all()

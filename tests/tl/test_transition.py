@@ -11,7 +11,7 @@ from scipy import sparse
 
 import thalweg as tw
 from thalweg.errors import InputError, MemoryBudgetError, MissingKeyError
-from thalweg.tl import _simulate
+from thalweg.flows import carry
 
 
 def shift(speed=1.0):
@@ -130,7 +130,7 @@ def test_conditions_are_never_mixed(known, cells):
 def test_blocks_order_and_offset_change_nothing(moved, monkeypatch):
     tw.tl.transition(moved)
     whole = moved.obsp["transition"].toarray()
-    monkeypatch.setattr(_simulate, "ROWS", 7)
+    monkeypatch.setattr(carry, "ROWS", 7)
     np.testing.assert_allclose(tw.tl.transition(moved, copy=True).obsp["transition"].toarray(), whole, atol=1e-5)
     order = np.random.default_rng(0).permutation(90)
     mixed = moved[order].copy()
@@ -177,7 +177,7 @@ def test_calls_add_up_only_with_the_same_options(moved):
     tw.tl.transition(moved, 1.0, n_neighbors=3)
     assert list(tw.get.couplings(moved)) == [(1.0, 2.0)]
     tw.tl.transition(moved, 0.0, n_neighbors=3)
-    moved.uns["thalweg"]["weights"] = np.ones(1, dtype=np.uint8)  # another fit
+    moved.uns["thalweg"]["weights"]["0"] = np.ones(1, dtype=np.uint8)  # another fit
     tw.tl.transition(moved, 1.0, n_neighbors=3)
     assert list(tw.get.couplings(moved)) == [(1.0, 2.0)]
 

@@ -22,21 +22,8 @@ from thalweg._memory import DEFAULT
 from thalweg.core.ot import unbalanced as unbalanced_ot
 from thalweg.core.ot.entropic import solver as entropic_ot
 from thalweg.core.ot.exact.pairing import optimal_entries
-from thalweg.core.sampling import draw, uniform
+from thalweg.core.sampling import draw
 from thalweg.errors import InputError, MemoryBudgetError
-
-__all__ = [
-    "Coupling",
-    "Independent",
-    "Minibatch",
-    "Mixture",
-    "Plan",
-    "draw",
-    "entropic",
-    "exact",
-    "unbalanced",
-    "uniform",
-]
 
 Pairs = tuple[Tensor, Tensor]
 
@@ -350,15 +337,9 @@ def unbalanced(
     Parameters
     ----------
     x0, x1, a, b, max_memory
-        As in `entropic`.
+        As in `entropic`, whose errors it raises.
     relaxation
-        Weight of the populations' sizes as a multiple of the mean squared displacement of balanced transport; a pure
-        number.
-
-    Raises
-    ------
-    InputError, NotConvergedError, MemoryBudgetError
-        As `entropic`.
+        Weight of the populations' sizes, in mean squared displacements of balanced transport; a pure number.
     """
     tau = relaxation * unbalanced_ot.displacement(x0, x1, a, b) or None
     return entropic(

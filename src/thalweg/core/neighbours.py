@@ -11,7 +11,6 @@ cell always takes part, however far away it is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,11 +22,10 @@ Floats = NDArray[np.float64]
 _BANDWIDTH_CELLS = 2000  # cells behind the median distance
 
 
-@dataclass
 class Neighbours:
     """Cells to assign points to.
 
-    Attributes
+    Parameters
     ----------
     cells
         Coordinates, shape ``(m, d)``.
@@ -37,28 +35,28 @@ class Neighbours:
         ``h`` in units of the coordinates; None measures it.
     weights
         ``b``, shape ``(m,)``; equal by default.
+
+    Attributes
+    ----------
+    bandwidth
+        The one that is used.
     """
 
-    cells: Floats
-    n_neighbors: int
-    bandwidth: float | None = None
-    weights: Floats | None = None
-    _index: Any = field(init=False, repr=False)
-    _center: Floats = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self, cells: Floats, n_neighbors: int, bandwidth: float | None = None, weights: Floats | None = None
+    ) -> None:
         from sklearn.neighbors import NearestNeighbors
 
-        check_neighbours(self.n_neighbors, self.bandwidth)
-        self._center = self.cells.mean(0)
-        self._index = NearestNeighbors().fit(self.cells - self._center)
-        if self.bandwidth is None:
-            self.bandwidth = self._measured()
+        check_neighbours(n_neighbors, bandwidth)
+        self.cells, self.n_neighbors, self.weights = cells, n_neighbors, weights
+        self._center = cells.mean(0)
+        self._index: Any = NearestNeighbors().fit(cells - self._center)
+        self.bandwidth = self._measured() if bandwidth is None else bandwidth
 
     def __call__(self, points: Floats) -> tuple[NDArray[np.int64], Floats]:
         """Assign points, shape ``(n, d)``: cells and their probabilities, each of shape ``(n, k)``."""
         distance, index = self.nearest(points, min(self.n_neighbors, len(self.cells)))
-        log_p = (distance[:, :1] ** 2 - distance**2) / max(2 * (self.bandwidth or 0.0) ** 2, 1e-300)
+        log_p = (distance[:, :1] ** 2 - distance**2) / max(2 * self.bandwidth**2, 1e-300)
         p = np.exp(np.maximum(log_p, -700.0)) * (log_p > -700.0)  # identical cells have a bandwidth of zero
         if self.weights is not None:
             p = p * self.weights[index]

@@ -16,6 +16,7 @@ from thalweg._settings import logger, settings
 from thalweg.core import couplings
 from thalweg.core.ot.exact import check_fits
 from thalweg.core.ot.unbalanced import log_ratio
+from thalweg.core.sampling import uniform
 from thalweg.data.cells import Cells, Rows
 from thalweg.errors import InputError, MemoryBudgetError
 from thalweg.flows.config import FitConfig
@@ -144,7 +145,7 @@ def _populations(cells: Cells) -> Coupled:
             parts.append(couplings.Independent(weights, weights))
             groups.append(torch.from_numpy(rows))
             table.append(_row(cells, Interval(condition, t, t, rows, rows), "none", None, 0.0))
-    return Coupled(couplings.Mixture(parts, groups, groups, couplings.uniform(len(parts))), pd.DataFrame(table), None)
+    return Coupled(couplings.Mixture(parts, groups, groups, uniform(len(parts))), pd.DataFrame(table), None)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from thalweg.core.objectives import Contrastive, feature_report
 from thalweg.core.paths import Path
 from thalweg.data.cells import Cells
 from thalweg.errors import InputError
+from thalweg.flows import normalisation
 from thalweg.flows.build import make_flow
 from thalweg.flows.config import FitConfig
 from thalweg.flows.coupling import Coupled, PlanCache, couple
@@ -81,9 +82,8 @@ def train_flow(
     if method.bridge and sigma == 0:
         raise InputError(f"sigma=0 leaves no bridge for method={method.name!r}; give sigma > 0 or use 'otcfm'.")
     terms = Terms(method, sigma, config, axis.n_intervals)  # refuses options that do not apply
-    center = cells.x.mean(0)
-    scale = float(np.sqrt(cells.x.var(0).mean())) or 1.0  # identical cells: any unit serves
-    z = torch.as_tensor((cells.x - center) / scale, dtype=torch.float32)
+    center, scale = normalisation.measure(cells.x)
+    z = normalisation.normalise(cells.x, center, scale)
     before = time.perf_counter()
     coupled = couple(cells, z, axis, method, config, sigma, {} if cache is None else cache)
     # A fit is charged for every plan it uses, also for those an earlier fit on the same cells left in the cache.

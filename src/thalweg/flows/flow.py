@@ -19,6 +19,7 @@ from thalweg._settings import settings
 from thalweg.core.dynamics import likelihood, ode
 from thalweg.core.fields.affine import Affine
 from thalweg.errors import InputError
+from thalweg.flows import normalisation
 from thalweg.flows.networks import FlowNet
 from thalweg.flows.time_axis import Leg, TimeAxis
 
@@ -320,7 +321,7 @@ class Flow:
         x = np.asarray(x, dtype=np.float64)
         if x.ndim != 2 or x.shape[1] != self.n_dims:
             raise InputError(f"x must have shape (n, {self.n_dims}) as in the fit, found {x.shape}.")
-        return torch.as_tensor((x - self.center) / self.scale, dtype=torch.float32, device=self.device)
+        return normalisation.normalise(x, self.center, self.scale, self.device)
 
 
 def _within(leg: Leg, field: ode.Field) -> ode.Field:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from inspect import signature
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
-from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -148,8 +147,12 @@ def _older_numpy() -> Iterator[None]:
     def by_old_names(x: Any, y: Any, err_msg: str = "") -> None:
         original(x, y, err_msg)
 
-    with patch.object(np.testing, "assert_array_equal", by_old_names):
+    testing: Any = np.testing
+    testing.assert_array_equal = by_old_names
+    try:
         yield
+    finally:
+        testing.assert_array_equal = original
 
 
 def _precomputed(kernels: Any, adata: AnnData, key: str) -> Any:

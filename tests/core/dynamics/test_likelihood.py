@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from thalweg.core.fields.mlp import MLP, build
 from thalweg.core.dynamics.likelihood import (
     Solver,
     bits_per_dim,
@@ -22,8 +21,9 @@ from thalweg.core.dynamics.likelihood import (
     negative_log_likelihood,
     rademacher,
 )
-from thalweg.core.paths import Batch, Linear
 from thalweg.core.dynamics.ode import Field
+from thalweg.core.fields.mlp import MLP, build
+from thalweg.core.paths import Batch, Linear
 from thalweg.errors import InputError, NotConvergedError
 
 Proof = Callable[..., None]

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from thalweg.core import losses
+from thalweg.core.dynamics.marginal import marginal_density, marginal_log_density, marginal_score, marginal_velocity
+from thalweg.core.dynamics.ode import odeint
 from thalweg.core.fields.mlp import MLP, build
 from thalweg.core.maps import GaussianMap
-from thalweg.core.dynamics.marginal import marginal_density, marginal_log_density, marginal_score, marginal_velocity
 from thalweg.core.paths import BrownianBridge, GaussianOT, GaussianPath, Linear, VPDiffusion, expand
-from thalweg.core.dynamics.ode import odeint
 from thalweg.errors import InputError
 
 

@@ -9,11 +9,18 @@ import torch
 from torch import Tensor
 
 from thalweg.core import losses
-from thalweg.core.maps import GaussianMap
 from thalweg.core.dynamics.marginal import marginal_score, marginal_velocity
-from thalweg.core.paths import BrownianBridge, GaussianOT, GaussianPath, Linear, Trigonometric, VPDiffusion, expand
-from thalweg.core.dynamics.sde import Noise, diffusion, forward_drift, reverse_drift, score_from_velocity, velocity_from_score
 from thalweg.core.dynamics.ode import Field, odeint, sdeint
+from thalweg.core.dynamics.sde import (
+    Noise,
+    diffusion,
+    forward_drift,
+    reverse_drift,
+    score_from_velocity,
+    velocity_from_score,
+)
+from thalweg.core.maps import GaussianMap
+from thalweg.core.paths import BrownianBridge, GaussianOT, GaussianPath, Linear, Trigonometric, VPDiffusion, expand
 from thalweg.errors import InputError
 
 MEAN = torch.tensor([1.5, -0.5], dtype=torch.float64)

@@ -5,9 +5,8 @@ import ot
 import pytest
 import torch
 
-from thalweg.core.ot.entropic import passes
+from thalweg.core.ot.entropic import passes, plan_entries, relative_epsilon, solve_entropic
 from thalweg.core.ot.entropic.newton import ScalingProblem
-from thalweg.core.ot.entropic import plan_entries, relative_epsilon, solve_entropic
 from thalweg.errors import InputError, MemoryBudgetError, NotConvergedError
 
 

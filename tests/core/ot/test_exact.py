@@ -12,9 +12,9 @@ import ot
 import pytest
 import torch
 
-from thalweg.core.ot.exact import start as _exact_ot_start
-from thalweg.core.ot.exact import solver as exact_ot
 from thalweg.core.ot.exact import ExactPlan, certify, solve_exact
+from thalweg.core.ot.exact import solver as exact_ot
+from thalweg.core.ot.exact import start as _exact_ot_start
 from thalweg.errors import InputError, NotConvergedError
 
 Array = npt.NDArray[np.float64]

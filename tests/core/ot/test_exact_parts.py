@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from strategies import clouds, seeds, weights
-from thalweg.core.ot.exact import pairs
+from thalweg.core.ot.exact import certify, pairs, solve_exact
 from thalweg.core.ot.exact import problem as problems
 from thalweg.core.ot.exact import start as starts
-from thalweg.core.ot.exact import certify, solve_exact
 from thalweg.errors import InputError
 
 COSTS = {False: "euclidean", True: "sqeuclidean"}

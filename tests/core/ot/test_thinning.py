@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from thalweg.core import couplings
+from thalweg.core.couplings import unbalanced
 from thalweg.core.ot.entropic import solver as entropic_ot
 from thalweg.core.ot.thinning import thin
-from thalweg.core.couplings import unbalanced
 from thalweg.errors import InputError, MemoryBudgetError
 
 

@@ -27,6 +27,7 @@ from thalweg.errors import InputError
 
 DEGREE = 3  # between standard normals A(t) = (2t - 1) / (t^2 + (1 - t)^2), whose flow a cubic follows within .003
 RIDGE = 1e-4  # in units of normalised coordinates, so a hundredth of a standard deviation: enough for a unique solution
+ROUNDING = 3e-7  # of a single-precision time: at an edge the interval to its right holds, whatever the last bits are
 FEW = 2**22  # floating-point operations that take less time than sorting rows by their interval
 
 
@@ -109,7 +110,7 @@ class Affine(nn.Module):
 
     def _locate(self, s: Tensor) -> tuple[Tensor, Tensor]:
         """Interval of each time, and ``2t - 1``, both of shape ``(n,)``."""
-        interval = torch.bucketize(s.detach().contiguous(), self.edges[1:-1], right=True)
+        interval = torch.bucketize(s.detach() + ROUNDING, self.edges[1:-1], right=True)
         start, end = self.edges[interval], self.edges[interval + 1]
         return interval, 2 * ((s - start) / (end - start)).clamp(0, 1) - 1
 

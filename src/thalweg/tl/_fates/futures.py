@@ -58,7 +58,7 @@ class Fates:
             if not len(labelled):
                 raise InputError(f"no cell of a terminal group is left at time {last:g} of condition {condition}.")
             ends = Neighbours(cells.x[labelled], self.n_neighbors, self.bandwidth, cells.weights[labelled])
-            widths.append(ends.bandwidth or 0.0)
+            widths.append(ends.bandwidth)
             for i, t in enumerate(own[:-1].tolist()):
                 rows = cells.rows(t, condition)
                 p[rows], error[rows] = self._carried(rows, own[i:].tolist(), ends, self.codes[labelled])

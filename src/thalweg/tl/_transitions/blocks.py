@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy import sparse
 
 from thalweg.core.couplings import Plan
 from thalweg.core.neighbours import Neighbours
 from thalweg.data.cells import Cells, Rows
 from thalweg.errors import InputError
+from thalweg.flows import normalisation
 from thalweg.flows.carry import Carrier, Futures
 from thalweg.flows.coupling import couple
 from thalweg.flows.store import Stored
@@ -70,7 +70,7 @@ class FlowBlocks:
             if not len(rows) or not len(cols):
                 continue
             assign = Neighbours(cells.x[cols], self.n_neighbors, self.bandwidth, cells.weights[cols])
-            widths.append(assign.bandwidth or 0.0)
+            widths.append(assign.bandwidth)
             times = [t for t in cells.times_of(condition).tolist() if t0 <= t <= t1]
             for ends in self.carrier.futures(rows, times, self.n_samples):
                 whole = _spread(ends, assign, len(cols))
@@ -136,7 +136,7 @@ def plan_block(stored: Stored, cells: Cells, t0: float, t1: float) -> Block:
         raise InputError(f"kind='plan': method={method.name!r} uses no transport plan; use kind='flow'.")
     keep = np.flatnonzero((cells.time == t0) | (cells.time == t1))
     course = cells.take(keep)
-    z = torch.as_tensor((course.x - flow.center) / flow.scale, dtype=torch.float32)
+    z = normalisation.normalise(course.x, flow.center, flow.scale)
     coupled = couple(course, z, flow.axis, method, stored.config, flow.sigma, {})
     mixture, parts = coupled.mixture, []
     for part, sources, targets in zip(mixture.parts, mixture.sources, mixture.targets, strict=True):
