@@ -77,6 +77,13 @@ def test_the_solvers_know_nothing_of_the_couplings_above_them():
             assert all(any(name == b or name.startswith(f"{b}.") for b in below) for name in core), (path, core)
 
 
+def test_flows_know_cells_and_no_anndata():
+    """What lies in an AnnData is read in one room; what is learned and run there knows arrays."""
+    for path in (SRC / "flows").glob("*.py"):
+        names = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
+        assert "AnnData" not in names, path
+
+
 def test_reading_and_running_a_stored_fit_does_not_load_the_trainer(fitted, tmp_path):
     fitted.write_h5ad(tmp_path / "fitted.h5ad")
     code = (

@@ -31,7 +31,7 @@ def test_there_is_an_archive_and_it_is_small():
 
 
 @pytest.mark.parametrize("release", FITS)
-@pytest.mark.parametrize("seed", (None, *last_bits.SEEDS))
+@pytest.mark.parametrize("seed", [None, *last_bits.SEEDS])
 def test_a_fit_predicts_what_it_predicted(release, seed, monkeypatch):
     """On the machine that stored it, and on others: None leaves the last bits as they are."""
     if seed is not None:

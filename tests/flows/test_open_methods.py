@@ -156,7 +156,7 @@ def test_an_answer_that_is_no_population_is_named(quick, answer, match):
 def test_what_cannot_be_scored_is_refused_before_any_work(course):
     with pytest.raises(InputError, match="two rows of the table would be named '<lambda>'"):
         tw.tl.leave_one_out(course, "time", methods=[lambda c, t: 0, lambda c, t: 1])
-    with pytest.raises(InputError, match="names, tw.tl.Method objects or functions, found 3"):
+    with pytest.raises(InputError, match=r"names, tw\.tl\.Method objects or functions, found 3"):
         tw.tl.leave_one_out(course, "time", methods=[3])
 
     def floor(cells, time):

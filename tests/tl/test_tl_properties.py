@@ -29,7 +29,7 @@ QUICK = tw.tl.FitConfig(max_steps=8, batch_size=16, width=8, depth=2, validate_e
 
 @pytest.fixture(scope="module")
 def flow(fitted):
-    return load_fit(fitted, "thalweg", "cpu").flow
+    return load_fit(fitted.uns["thalweg"], "thalweg", "cpu").flow
 
 
 def course_of(rng: np.random.Generator, times=(0.0, 1.0, 3.0), n=15, d=2) -> AnnData:

@@ -35,7 +35,6 @@ from thalweg import __version__
 from thalweg._device import resolve_device
 from thalweg.core.objectives import Contrastive, Dispersive
 from thalweg.data.cells import Cells
-from thalweg.data.entries import find_fit
 from thalweg.data.recipe import Recipe, read_recipe
 from thalweg.errors import InputError
 from thalweg.flows import store_checks as checks
@@ -46,8 +45,6 @@ from thalweg.flows.methods import Method
 from thalweg.flows.store_formats import FORMAT, stored_method, upgraded
 
 if TYPE_CHECKING:
-    from anndata import AnnData
-
     from thalweg.flows.fitting import Fitted
 
 _FEW = 3  # cells of each time that are kept as they are
@@ -112,17 +109,23 @@ def pack(
     }
 
 
-def load_fit(adata: AnnData, key: str, device: str = "auto") -> Stored:
-    """Read the fit under ``uns[key]``.
+def load_fit(entry: Mapping[str, Any], key: str, device: str = "auto") -> Stored:
+    """Read a fit.
+
+    Parameters
+    ----------
+    entry
+        What lies in ``uns``, see `thalweg.data.entries.find_fit`.
+    key
+        Where it lies, for messages.
+    device
+        Where the networks shall live.
 
     Raises
     ------
-    MissingKeyError
-        If there is none; lists the keys of ``uns``.
     InputError
-        If something else lies there, it was written by a newer version, or it is damaged.
+        If it was written by a newer version, or is damaged.
     """
-    entry = find_fit(adata, key)
     try:
         version = checks.whole(entry["format"], "format", 1, 2**31)
         if version <= FORMAT:
@@ -147,9 +150,9 @@ def load_fit(adata: AnnData, key: str, device: str = "auto") -> Stored:
     )
 
 
-def fit_checksum(adata: AnnData, key: str) -> int:
+def fit_checksum(entry: Mapping[str, Any]) -> int:
     """A number by which results of one fit are told from those of another."""
-    return zlib.crc32(np.asarray(upgraded(find_fit(adata, key))["weights"]["0"], dtype=np.uint8).tobytes())
+    return zlib.crc32(np.asarray(upgraded(entry)["weights"]["0"], dtype=np.uint8).tobytes())
 
 
 _NONE = "none"  # h5ad holds no None

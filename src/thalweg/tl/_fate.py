@@ -12,6 +12,7 @@ from thalweg._random import Rng, resolve_rng
 from thalweg._settings import logger
 from thalweg.core.neighbours import check_neighbours
 from thalweg.data.cells import Cells, Floats, read_cells
+from thalweg.data.entries import find_fit
 from thalweg.data.times import obs_column
 from thalweg.data.writing import writable
 from thalweg.errors import InputError
@@ -108,7 +109,7 @@ def fate(
         If a group of ``terminal`` has no cell at the last time, no group is there, a name holds ``"/"`` (files cannot
         hold it), or an option cannot be used.
     """
-    generator, stored = resolve_rng(rng, random_state), load_fit(adata, key, device)
+    generator, stored = resolve_rng(rng, random_state), load_fit(find_fit(adata, key), key, device)
     check_neighbours(n_neighbors, bandwidth)
     check_samples(n_samples)
     cells, noise = read_cells(adata, stored.recipe), make_noise(stored.flow, stochastic, generator)

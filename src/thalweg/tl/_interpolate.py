@@ -9,6 +9,7 @@ import pandas as pd
 
 from thalweg._random import Rng, resolve_rng
 from thalweg.data.cells import Cells, read_cells
+from thalweg.data.entries import find_fit
 from thalweg.errors import InputError
 from thalweg.flows.carry import Carrier, Cloud, make_noise
 from thalweg.flows.dispersion import disperse_cloud
@@ -85,7 +86,7 @@ def interpolate(
         observed, ``stochastic`` is asked of a fit without a score, or ``dispersed`` where times are observed on one
         side only.
     """
-    stored, time = load_fit(adata, key, device), _one_number(time)
+    stored, time = load_fit(find_fit(adata, key), key, device), _one_number(time)
     flow = stored.flow
     flow.axis.check(time, extrapolate=extrapolate)
     cells = read_cells(adata, stored.recipe)

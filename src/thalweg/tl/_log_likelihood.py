@@ -9,6 +9,7 @@ import numpy as np
 from thalweg._random import Rng, resolve_rng, torch_generator
 from thalweg._settings import logger
 from thalweg.data.cells import Cells, read_cells
+from thalweg.data.entries import find_fit
 from thalweg.data.writing import writable
 from thalweg.errors import InputError
 from thalweg.flows.flow import Floats, Flow, LogDensity
@@ -73,7 +74,7 @@ def log_likelihood(
     """
     if trace not in ("exact", "hutchinson"):
         raise InputError(f"trace must be 'exact' or 'hutchinson', found {trace!r}.")
-    stored = load_fit(adata, key, device)
+    stored = load_fit(find_fit(adata, key), key, device)
     flow, generator = stored.flow, resolve_rng(rng)
     cells = read_cells(adata, stored.recipe.places)
     for t in cells.times.tolist():

@@ -13,6 +13,7 @@ from thalweg._memory import check_memory
 from thalweg._random import Rng, resolve_rng
 from thalweg._settings import logger, settings
 from thalweg.data.cells import read_cells
+from thalweg.data.entries import find_fit
 from thalweg.data.selection import Selection, select_cells
 from thalweg.errors import InputError
 from thalweg.flows.carry import Carrier, make_noise
@@ -97,7 +98,7 @@ def trajectories(
     MemoryBudgetError
         If the result would exceed ``thalweg.settings.max_memory``.
     """
-    generator, stored = resolve_rng(rng, random_state), load_fit(adata, key, device)
+    generator, stored = resolve_rng(rng, random_state), load_fit(find_fit(adata, key), key, device)
     noise = make_noise(stored.flow, stochastic or False, generator)
     if n_samples < 1 or (n_samples > 1 and noise is None):
         raise InputError(f"n_samples={n_samples}: give 1, or more with stochastic=True; the ODE has one path per cell.")

@@ -15,6 +15,7 @@ from thalweg._random import Rng, resolve_rng
 from thalweg._settings import logger, settings
 from thalweg.core.neighbours import check_neighbours
 from thalweg.data.cells import Cells, Floats, read_cells
+from thalweg.data.entries import find_fit
 from thalweg.data.writing import writable
 from thalweg.errors import InputError
 from thalweg.flows.carry import Carrier, check_samples, make_noise
@@ -117,7 +118,7 @@ def transition(
         raise InputError(f"top_k must be at least 1, found {top_k!r}.")
     check_neighbours(n_neighbors, bandwidth)
     check_samples(n_samples)
-    stored, generator = load_fit(adata, key, device), resolve_rng(rng, random_state)
+    stored, generator = load_fit(find_fit(adata, key), key, device), resolve_rng(rng, random_state)
     cells, noise = read_cells(adata, stored.recipe), make_noise(stored.flow, stochastic, generator)
     pairs, n_futures = _pairs(cells.times, t0, t1, stored.recipe.time_key), n_samples if noise else 1
     if kind == "flow":
@@ -135,7 +136,7 @@ def transition(
         "stochastic": noise.strength if noise else 0.0,
         "n_samples": n_futures,
         "top_k": top_k,
-        "fit": fit_checksum(adata, key),
+        "fit": fit_checksum(find_fit(adata, key)),
     }
     out = writable(adata, copy)
     _write(out, key_added, blocks, cells, params, add=t0 is not None or t1 is not None)

@@ -12,6 +12,7 @@ from thalweg._settings import logger, settings
 from thalweg.core.projection import Projection, project
 from thalweg.data.cells import read_cells
 from thalweg.data.embedding import read_embedding
+from thalweg.data.entries import find_fit
 from thalweg.data.expression import gene_columns
 from thalweg.data.representation import read_representation
 from thalweg.data.writing import writable
@@ -84,7 +85,7 @@ def velocity(
     MemoryBudgetError
         If the layer would exceed ``thalweg.settings.max_memory``.
     """
-    stored = load_fit(adata, key, device)
+    stored = load_fit(find_fit(adata, key), key, device)
     cells, time_key = read_cells(adata, stored.recipe.places), stored.recipe.time_key
     to_genes = None if genes is False else _gene_map(adata, cells.use_rep, cells.n_dims, genes, layer)
     embedding = None if basis is None else read_embedding(adata, basis).key
