@@ -44,7 +44,7 @@ def no_times() -> Result:
 
 
 def spacing() -> Result:
-    from thalweg.flows.store import load
+    from thalweg.tl._store import load
 
     adata = course([0, 1, 7])
     tw.tl.fit(adata, "time", rng=0, config=QUICK)

@@ -12,7 +12,7 @@ from benchmarks.reliability.common import Case, Result
 
 import thalweg as tw
 from thalweg import _hdf5
-from thalweg.data.io.reader import default_limit
+from thalweg.data.reader import default_limit
 
 
 def _growth(call: Callable[[], object]) -> tuple[bool, int]:

@@ -145,7 +145,7 @@ def _import_all() -> None:
     """
     import torch
 
-    from thalweg.core.fields.mlp import MLP, build
+    from thalweg.core.fields import MLP, build
 
     torch.optim.AdamW(build(lambda: MLP(1, width=1, depth=1), torch.Generator()).parameters())
 

@@ -16,7 +16,7 @@ import numpy as np
 import ot
 
 import thalweg as tw
-from thalweg.core.ot.exact import solve_exact
+from thalweg.core.exact_ot import solve_exact
 
 RESULTS = Path(__file__).parents[1] / "results" / "exact_ot.json"
 
