@@ -99,8 +99,8 @@ def store(
 
 
 def show(result: dict[str, Any]) -> None:
-    """Print a table."""
-    print(markdown(result if "rows" in result else {**result, **summarise(result)}))
+    """Print the table of runs."""
+    print(tables.terminal(_run_lines({**result, **summarise(result)})))
 
 
 def _cell(value: list[float | None] | None) -> str:
