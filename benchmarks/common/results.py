@@ -118,8 +118,11 @@ def head(
 
 
 def command_line(start: str) -> str:
-    """The command with the arguments of this process, such as ``python benchmarks/single_cell/cite.py --dims 5``."""
-    return " ".join([start, *sys.argv[1:]])
+    """The command with the arguments of this process, such as ``python benchmarks/single_cell/cite.py --dims 5``.
+
+    Of an absolute path the name alone is kept: where it lies is the affair of one machine.
+    """
+    return " ".join([start, *(Path(word).name if os.path.isabs(word) else word for word in sys.argv[1:])])
 
 
 def versions(*packages: str) -> dict[str, str | None]:

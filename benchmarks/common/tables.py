@@ -72,10 +72,15 @@ def lines_of(rows: Iterable[Mapping[str, Any]], columns: Sequence[Column]) -> Li
 
 
 def frame_lines(frame: Any, digits: int = 3, *, index: bool = True) -> Lines:
-    """The table of a data frame, floats to so many digits after the point."""
+    """The table of a data frame, floats to so many digits after the point, columns of whole numbers to none."""
     flat = frame.reset_index() if index else frame
-    rows = [[_number(value, digits) for value in row] for row in flat.itertuples(index=False, name=None)]
-    return [[str(name) for name in flat.columns], *rows]
+    columns = [[str(name), *_numbers(list(flat[name]), digits)] for name in flat.columns]
+    return [list(line) for line in zip(*columns, strict=True)]
+
+
+def _numbers(values: list[Any], digits: int) -> list[str]:
+    whole = all(value.is_integer() for value in values if isinstance(value, float) and value == value)
+    return [_number(value, 0 if whole else digits) for value in values]
 
 
 def _number(value: Any, digits: int) -> str:

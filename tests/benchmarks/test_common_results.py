@@ -64,7 +64,9 @@ def test_numbers_of_numpy_become_those_of_json_and_what_is_not_finite_null() -> 
     assert json.dumps(plain) == '{"a": 0.5, "b": 3, "c": [[1.0, null]], "d": [true, null, null], "7": {"path": "x"}}'
 
 
-def test_every_file_begins_alike_and_names_no_place_of_the_machine() -> None:
+def test_every_file_begins_alike_and_names_no_place_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/somewhere/x.py", "--dims", "5", "--out", "/somewhere/r.json"])
+    assert results.command_line("python x.py") == "python x.py --dims 5 --out r.json"
     settings = {"dims": 5, "methods": ["otcfm"], "out": Path("/somewhere/r.json")}
     head = results.head("python x.py", settings, range(2), ["numpy", "no-such-package"])
     assert list(head) == ["command", "settings", "seeds", "versions", "machine"]
