@@ -92,24 +92,27 @@ def plain(value: Any) -> Any:
 
 
 def head(
-    command: str, settings: Mapping[str, Any] | None = None, seeds: Iterable[int] = (), packages: Iterable[str] = ()
+    settings: Mapping[str, Any] | None = None,
+    seeds: Iterable[int] = (),
+    packages: Iterable[str] = ("torch", "numpy"),
+    command: str = "",
 ) -> dict[str, Any]:
     """The entries that every file begins with.
 
     Parameters
     ----------
-    command
-        What makes the file again; `command_line` completes it.
     settings
         Options by name. Paths are left out: where a file lies changes no figure, and is the affair of one machine.
     seeds
         Of the rows.
     packages
         Whose versions matter, besides thalweg and Python.
+    command
+        What makes the file again; by default what started this process.
     """
     kept = {name: value for name, value in (settings or {}).items() if not isinstance(value, Path)}
     return {
-        "command": command,
+        "command": command or command_line(),
         "settings": kept,
         "seeds": list(seeds),
         "versions": versions("thalweg", *packages),
@@ -117,11 +120,17 @@ def head(
     }
 
 
-def command_line(start: str) -> str:
-    """The command with the arguments of this process, such as ``python benchmarks/single_cell/cite.py --dims 5``.
+def command_line() -> str:
+    """What started this process, such as ``python benchmarks/single_cell/cite.py --dims 5``.
 
     Of an absolute path the name alone is kept: where it lies is the affair of one machine.
     """
+    main = sys.modules["__main__"]
+    if main.__spec__ is not None:
+        start = f"python -m {main.__spec__.name.removesuffix('.__main__')}"
+    else:
+        script = Path(getattr(main, "__file__", None) or "").resolve()
+        start = f"python {script.relative_to(ROOT) if script.is_relative_to(ROOT) else script.name}"
     return " ".join([start, *(Path(word).name if os.path.isabs(word) else word for word in sys.argv[1:])])
 
 

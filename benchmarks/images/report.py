@@ -82,7 +82,7 @@ def store(
     first = next(iter(runs.values()))
     seeds = sorted({run["config"]["seed"] for run in runs.values()})
     summary = {
-        **files.head(files.command_line("python -m benchmarks.images"), settings, seeds, ["torch"]),
+        **files.head(settings, seeds),
         "table": table,
         "dataset": dataset,
         "n": result["n"],

@@ -59,7 +59,7 @@ def run(folder: Path, **options: Any) -> Path:
     """Measure, write ``images_steptime.json`` into a folder and return its path; options as in `measure`."""
     found = measure(**options)
     settings = {name: value for name, value in found.items() if name != "rows"}
-    head = results.head(results.command_line("python -m benchmarks.images"), settings, [0], ["torch"])
+    head = results.head(settings, [0])
     head["peers"] = {"torchcfm": peers.record("torchcfm", SETTINGS)}
     return results.save(folder / "images_steptime.json", head | found)
 

@@ -140,8 +140,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=RESULT)
     args = parser.parse_args()
-    command = results.command_line("python -m benchmarks.reliability.kill_and_flip")
-    result = results.head(command, vars(args), [args.seed], ["torch", "safetensors"])
+    result = results.head(vars(args), [args.seed], ["torch", "safetensors"])
     found = "{found} of {flips} flips and {truncations_found} of {truncations} cuts found; "
     parts = {
         "flips": (flip_test, args.flips, found + "torch.load silent after {torch_load_silent} of {torch_load_flips}"),

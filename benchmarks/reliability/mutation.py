@@ -232,7 +232,7 @@ def summarise(rows: list[dict[str, Any]], tests: Map, args: argparse.Namespace) 
     }
     command = f"python benchmarks/reliability/mutation.py --mutants {args.mutants} --seed {args.seed}"
     settings = {"mutants": args.mutants, "budget_seconds": BUDGET, "folders": FOLDERS, "tests": TESTS}
-    return results.head(command, settings, [args.seed], ["torch", "pytest", "hypothesis"]) | {
+    return results.head(settings, [args.seed], ["torch", "pytest", "hypothesis"], command) | {
         "tests": len(tests.seconds),
         "tests_failing_without_mutant": tests.failing,
         "mutants": n,

@@ -109,7 +109,7 @@ def prepare(folder: Path, n_cells: int) -> None:
 def write(rows: list[results.Row], n_cells: int, out: Path) -> None:
     """Write what has been measured."""
     settings = {"cells": n_cells, "dims": 50}
-    head = results.head("python benchmarks/scaling/functions.py", settings, [0], ["torch", "numpy", "anndata"])
+    head = results.head(settings, [0], ["torch", "numpy", "anndata"], "python benchmarks/scaling/functions.py")
     results.save(out, head | settings | {"rows": rows})
 
 

@@ -149,8 +149,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULT)
     arguments = parser.parse_args()
     rows: list[results.Row] = []
-    command = results.command_line("python benchmarks/scaling/step_time.py")
-    result = results.head(command, vars(arguments), [0], ["torch"])  # first: the load is not to be that of this run
+    result = results.head(vars(arguments), [0])  # first: the load is not to be that of this run
     result["machine"] |= {"threads": 1, "blas": blas()}  # each network is trained with one thread
     result["protocol"] = "losses alternate within one training run; ratio to the plain CFM steps on both sides"
     for network in NETWORKS:

@@ -173,9 +173,7 @@ def write(
     summary = summarise(rows)
     whole = "first 5 of 50 PCs, z-scored over all cells" if args.dims == 5 else f"{args.dims} PCs, raw units"
     seeds = range(max(args.seeds, args.peer_seeds or 0))
-    result = results.head(
-        results.command_line("python benchmarks/single_cell/cite.py"), vars(args), seeds, ["torch", "POT"]
-    )
+    result = results.head(vars(args), seeds, ["torch", "numpy", "POT"])
     if len(theirs) > kept:
         result["peers"] = {"torchcfm": peers.record("torchcfm", peer_settings(args.dims).record())}
     elif kept:

@@ -103,8 +103,7 @@ def main() -> None:
     summary = by_seed.groupby(["data", "weight", "undo"]).agg(["mean", "std"])
     summary.columns = [f"{a}_{b}" for a, b in summary.columns]
     print(tables.terminal(tables.frame_lines(summary)))
-    command = results.command_line("python benchmarks/single_cell/contrastive.py")
-    result = results.head(command, vars(args), range(args.seeds), ["torch"])
+    result = results.head(vars(args), range(args.seeds))
     result |= {"summary": summary.reset_index().to_dict("records"), "rows": table.to_dict("records")}
     print(f"written: {results.save(RESULTS, result)}")
 

@@ -79,8 +79,7 @@ def main() -> None:
     by_seed = table.groupby(["dims", "method", "seed"])["energy_distance"].mean()
     summary = by_seed.groupby(["dims", "method"]).agg(["mean", "std"]).reset_index()
     print(tables.terminal(tables.frame_lines(summary, index=False)))
-    command = results.command_line("python benchmarks/single_cell/energy.py")
-    result = results.head(command, vars(args), range(args.seeds), ["torch"])
+    result = results.head(vars(args), range(args.seeds))
     result |= {"published": PUBLISHED, "summary": summary.to_dict("records"), "rows": table.to_dict("records")}
     print(f"written: {results.save(RESULTS, result)}")
 

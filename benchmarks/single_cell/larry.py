@@ -137,8 +137,7 @@ def main() -> None:
     table = pd.DataFrame(rows)
     summary = table.groupby(["dims", "cells", "method"]).mean(numeric_only=True).drop(columns="seed").round(4)
     print(tables.terminal(tables.frame_lines(summary)))
-    command = results.command_line("python benchmarks/single_cell/larry.py")
-    result = results.head(command, vars(args), range(args.seeds), ["torch"])
+    result = results.head(vars(args), range(args.seeds))
     result |= {"protocol": " ".join(__doc__.split("\n\n")[1].split()), "terminal": TERMINAL}
     result |= {"summary": summary.reset_index().to_dict("records"), "rows": rows}
     print(f"written: {results.save(RESULTS, result)}")

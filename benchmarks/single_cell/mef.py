@@ -124,8 +124,7 @@ def main() -> None:
     table = pd.DataFrame(rows)
     summary = table.groupby("method", sort=False).mean().drop(columns="seed")
     spread = table.groupby("method", sort=False)[["gene_r", "change_r", "w1_pca"]].std()
-    command = results.command_line("python benchmarks/single_cell/mef.py")
-    result = results.head(command, vars(args), range(args.seeds), ["torch", "scanpy"]) | {
+    result = results.head(vars(args), range(args.seeds), ["torch", "numpy", "scanpy"]) | {
         "protocol": __doc__.split("\n\n")[1].replace("\n", " "),
         "cells": {f"{day:g}": int(n) for day, n in ad.concat([train, real]).obs["day"].value_counts().items()},
         "genes": train.n_vars,

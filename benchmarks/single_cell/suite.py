@@ -86,8 +86,7 @@ def main() -> None:
     figures = ["w1", "w1_both_ends", "velocity_cosine"]
     summary = table.groupby(["course", "method"])[figures].mean().round(4)
     print(tables.terminal(tables.frame_lines(summary)))
-    command = results.command_line("python benchmarks/single_cell/suite.py")
-    result = results.head(command, vars(args), range(args.seeds), ["torch"])
+    result = results.head(vars(args), range(args.seeds))
     result |= {"summary": summary.reset_index().to_dict("records"), "rows": rows}
     print(f"written: {results.save(RESULTS, result)}")
 

@@ -94,8 +94,7 @@ def main() -> None:
     speed = pd.DataFrame(velocity_rows).groupby(["by", "group", "method"]).mean(numeric_only=True).drop(columns="seed")
     fate = pd.DataFrame(fate_rows).groupby(["time", "method"]).mean(numeric_only=True).drop(columns="seed")
     print(*(tables.terminal(tables.frame_lines(frame)) for frame in (speed, fate)), sep="\n\n")
-    command = results.command_line("python benchmarks/single_cell/velocity.py")
-    result = results.head(command, vars(args), range(args.courses), ["torch"])
+    result = results.head(vars(args), range(args.courses))
     result |= {name: f.round(4).reset_index().to_dict("records") for name, f in (("velocity", speed), ("fate", fate))}
     result |= {"velocity_rows": velocity_rows, "fate_rows": fate_rows}
     print(f"written: {results.save(RESULTS, result)}")

@@ -99,7 +99,7 @@ def main() -> None:
     """Measure, join, write."""
     rows = read_rows()
     proofs = join(rows, measure())
-    results.save(RESULTS, results.head("python docs/scripts/loss_table.py", packages=["torch"]) | {"proofs": proofs})
+    results.save(RESULTS, results.head(packages=["torch"]) | {"proofs": proofs})
     PAGE.write_text(render(rows, proofs), encoding="utf-8")
 
 

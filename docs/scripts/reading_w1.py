@@ -110,7 +110,7 @@ def main() -> None:
     floor, shrunk = floors(), shrinking()
     draw(floor, shrunk)
     settings = {"cells": N, "factors": FACTORS, "dims": DIMS}
-    result = results.head("python docs/scripts/reading_w1.py", settings, range(SEEDS), ["numpy", "POT"])
+    result = results.head(settings, range(SEEDS), ["numpy", "POT"])
     results.save(RESULTS, result | {"cells": N, "floor": floor, "shrunk": shrunk, "best": best(shrunk)})
 
 

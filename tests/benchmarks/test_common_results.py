@@ -6,6 +6,8 @@ import json
 import signal
 import subprocess
 import sys
+import types
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import numpy as np
@@ -65,11 +67,17 @@ def test_numbers_of_numpy_become_those_of_json_and_what_is_not_finite_null() -> 
 
 
 def test_every_file_begins_alike_and_names_no_place_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["/somewhere/x.py", "--dims", "5", "--out", "/somewhere/r.json"])
-    assert results.command_line("python x.py") == "python x.py --dims 5 --out r.json"
+    main = types.ModuleType("__main__")
+    main.__file__ = str(results.ROOT / "benchmarks" / "single_cell" / "cite.py")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    monkeypatch.setattr(sys, "argv", [main.__file__, "--dims", "5", "--out", "/somewhere/r.json"])
+    command = "python benchmarks/single_cell/cite.py --dims 5 --out r.json"
     settings = {"dims": 5, "methods": ["otcfm"], "out": Path("/somewhere/r.json")}
-    head = results.head("python x.py", settings, range(2), ["numpy", "no-such-package"])
+    head = results.head(settings, range(2), ["numpy", "no-such-package"])
     assert list(head) == ["command", "settings", "seeds", "versions", "machine"]
+    assert head["command"] == command
+    main.__spec__ = ModuleSpec("benchmarks.images.__main__", None)
+    assert results.command_line() == "python -m benchmarks.images --dims 5 --out r.json"
     assert head["settings"] == {"dims": 5, "methods": ["otcfm"]}
     assert head["seeds"] == [0, 1]
     assert head["versions"]["numpy"] == np.__version__
