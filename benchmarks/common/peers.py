@@ -10,7 +10,6 @@ results: `record` gives its version and settings.
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import platform
 import sys
@@ -149,12 +148,14 @@ def seeded(seed: int) -> Iterator[None]:
 
     torchcfm takes no generator: this is the only way to repeat a run of it, and the one place that touches them.
     """
-    numpy, torch = importlib.import_module("numpy"), importlib.import_module("torch")
-    state = numpy.random.get_state()
+    import numpy as np
+    import torch
+
+    state = np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng(devices=[]):
-        numpy.random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
         torch.manual_seed(seed)
         try:
             yield
         finally:
-            numpy.random.set_state(state)
+            np.random.set_state(state)  # noqa: NPY002

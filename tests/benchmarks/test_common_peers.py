@@ -62,6 +62,8 @@ def test_a_peer_that_fails_says_why(tiny: Path) -> None:
         peers.run("tiny", "fails")
     with pytest.raises(ProcessError, match="no output"):
         ask([sys.executable, "-c", "pass"])
+    with pytest.raises(ProcessError, match="ended with 3"):
+        ask([sys.executable, "-c", "print('{}'); raise SystemExit(3)"])  # what it said before it failed does not count
 
 
 def test_global_generators_are_seeded_and_given_back() -> None:
