@@ -117,7 +117,7 @@ def main() -> None:
     found = collect(score, answers, earlier)
     show(found)
     command = "python -m benchmarks.reliability.scorecard --full --moscot-python PYTHON"
-    head = results.head({"full": args.full}, (), ["torch", "anndata", "numpy", "pandas"], command)
+    head = results.head({"full": args.full, "cases": args.cases}, (), ["torch", "anndata", "numpy", "pandas"], command)
     print(f"written: {results.save(args.json, found | head)}")
 
 
