@@ -14,10 +14,11 @@ A killed table goes on where it stopped when the same command is given again. Se
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
+from benchmarks.common import results
+from benchmarks.common.peers import PeerError
 from benchmarks.images import report, steptime, tables, translation
 from benchmarks.images.data import DATASETS, Split, load, split
 from benchmarks.images.fid import inception_fid
@@ -29,7 +30,6 @@ from benchmarks.images.store import run_table, stored_judge
 
 from thalweg.errors import InputError, ThalwegError
 
-RESULTS = Path(__file__).parents[1] / "results"
 COMMANDS = ("demo", "objectives", "contrastive", "dispersive", "translation", "steptime", "report")
 
 
@@ -38,8 +38,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("table", nargs="?", default="demo", choices=COMMANDS)
     p.add_argument("--dataset", default="digits", help=f"{', '.join(DATASETS)} or an .npz file with x and y")
     p.add_argument("--data-dir", type=Path, help="folder of the data sets (THALWEG_DATA_DIR)")
-    p.add_argument("--out", type=Path, default=RESULTS / "images_runs", help="folder of the runs")
-    p.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables' JSON and figures")
+    p.add_argument("--out", type=Path, default=results.FOLDER / "images_runs", help="folder of the runs")
+    p.add_argument("--results", type=Path, default=results.FOLDER, help="folder of the tables' JSON and figures")
     p.add_argument("--seeds", type=int, default=1)
     p.add_argument("--device", default="cpu", choices=("cpu", "cuda", "auto"))
     p.add_argument("--threads", type=int, default=1, help="of the CPU (1: fastest for small networks)")
@@ -123,8 +123,7 @@ def run(args: argparse.Namespace) -> None:
             result = run_table(runs, parts, judge, folder, here, progress=not args.no_progress)
         if not here.first:
             return
-        command = f"python -m benchmarks.images {' '.join(sys.argv[1:])}".strip()
-        path = report.store(result, args.results, args.table, args.dataset, command, folder)
+        path = report.store(result, args.results, args.table, args.dataset, vars(args), folder)
         report.show(result)
         print(f"written: {path}")
         if args.inception_weights is not None:
@@ -136,7 +135,7 @@ def main() -> None:
     args = parser().parse_args()
     try:
         run(args)
-    except ThalwegError as error:
+    except (ThalwegError, PeerError) as error:
         raise SystemExit(f"error: {error}") from error
 
 

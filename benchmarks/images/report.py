@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.images.steptime import machine
+from benchmarks.common import results as files
+from benchmarks.common import tables
+from benchmarks.common.tables import Lines
 from benchmarks.images.store import slug
 
 from thalweg.errors import InputError
@@ -72,16 +73,18 @@ def difference(row: dict[str, Any], baseline: dict[str, Any]) -> tuple[float, fl
     return float(gaps.mean()), None if t is None else float(t * gaps.std(ddof=1) / math.sqrt(len(gaps)))
 
 
-def store(result: dict[str, Any], results: Path, table: str, dataset: str, command: str, folder: Path) -> Path:
+def store(
+    result: dict[str, Any], results: Path, table: str, dataset: str, settings: Mapping[str, Any], folder: Path
+) -> Path:
     """Write ``images_<dataset>_<table>.json`` and the figure of its samples; returns the JSON's path."""
     stem = f"images_{Path(dataset).stem}_{table}"
     runs = result["runs"]
     first = next(iter(runs.values()))
+    seeds = sorted({run["config"]["seed"] for run in runs.values()})
     summary = {
-        "command": command,
+        **files.head(settings, seeds),
         "table": table,
         "dataset": dataset,
-        "machine": machine(),
         "n": result["n"],
         "floor": result["floor"],
         "train_seconds": {name: run["train_seconds"] for name, run in runs.items()},
@@ -90,16 +93,14 @@ def store(result: dict[str, Any], results: Path, table: str, dataset: str, comma
         "config": first["config"],
         **summarise(result),
     }
-    results.mkdir(parents=True, exist_ok=True)
-    path = results / f"{stem}.json"
-    path.write_text(json.dumps(summary, indent=1) + "\n")
+    path = files.save(results / f"{stem}.json", summary)
     figure(folder, list(runs), results / f"{stem}.png", pairs=table == "translation")
     return path
 
 
 def show(result: dict[str, Any]) -> None:
-    """Print a table."""
-    print(markdown(result if "rows" in result else {**result, **summarise(result)}))
+    """Print the table of runs."""
+    print(tables.terminal(_run_lines({**result, **summarise(result)})))
 
 
 def _cell(value: list[float | None] | None) -> str:
@@ -111,10 +112,13 @@ def _cell(value: list[float | None] | None) -> str:
 
 
 def markdown(summary: dict[str, Any]) -> str:
-    """Markdown table of a summary: runs in their order with differences of FD to a baseline, the floor last."""
+    """Markdown table of a summary, of runs or of the time of a step."""
+    return tables.markdown(_step_lines(summary["rows"]) if "step" in summary["rows"][0] else _run_lines(summary))
+
+
+def _run_lines(summary: dict[str, Any]) -> Lines:
+    """Runs in their order with differences of FD to a baseline, the floor last."""
     rows = summary["rows"]
-    if "step" in rows[0]:
-        return _step_table(rows)
     keys = [
         k
         for k in (*_SCORES, "bits_per_dim", "straightness", "feature_norm", "effective_rank")
@@ -124,7 +128,7 @@ def markdown(summary: dict[str, Any]) -> str:
     baselines = {r["sampler"]: r for r in rows if several and r["name"] in _BASELINES}
     names = [_HEADINGS.get(key, key) for key in keys]
     head = ["run", "sampler", *names, *(["FD − baseline (95 %)"] if baselines else []), "seeds"]
-    lines = [head, ["---"] * len(head)]
+    lines = [head]
     for row in rows:
         gap = [""] if baselines else []
         baseline = baselines.get(row["sampler"].removesuffix(" undo"))
@@ -134,19 +138,16 @@ def markdown(summary: dict[str, Any]) -> str:
         lines.append([row["name"], row["sampler"], *(_cell(row.get(k)) for k in keys), *gap, str(row["seeds"])])
     floor = summary["floor"]
     last = [f"floor: {summary['n']} real images", "", *(_cell([floor[k], None]) if k in floor else "" for k in keys)]
-    lines.append(last + [""] * (len(head) - len(last)))
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return [*lines, last + [""] * (len(head) - len(last))]
 
 
-def _step_table(rows: list[dict[str, Any]]) -> str:
-    lines = [["objective", "part", "core (ms)", "torchcfm (ms)", "ratio"], ["---"] * 5]
-    for row in rows:
-        for part in ("step", "loss only"):
-            v = row[part]
-            lines.append(
-                [row["objective"], part, f"{1e3 * v['core']:.2f}", f"{1e3 * v['torchcfm']:.2f}", f"{v['ratio']:.2f}"]
-            )
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def _step_lines(rows: list[dict[str, Any]]) -> Lines:
+    lines = [["objective", "part", "core (ms)", "torchcfm (ms)", "ratio"]]
+    for row, part in ((row, part) for row in rows for part in ("step", "loss only")):
+        v = row[part]
+        times = f"{1e3 * v['core']:.2f}", f"{1e3 * v['torchcfm']:.2f}"
+        lines.append([row["objective"], part, *times, f"{v['ratio']:.2f}"])
+    return lines
 
 
 def figure(folder: Path, names: list[str], path: Path, *, pairs: bool = False, across: int = 20) -> None:
@@ -207,18 +208,17 @@ def write(results: Path, runs: Path, readme: Path = README) -> None:
     InputError
         If a table has no result or no closing marker.
     """
-    text = readme.read_text()
-    for name in re.findall(r"<!-- results:(\S+) -->", text):
+    text = readme.read_text(encoding="utf-8")
+    for name in tables.marks(text, "results"):
         path = results / f"{name}.json"
         if not path.is_file():
             raise InputError(f"{path} does not exist; run the table's command, or take its marker out of {readme}.")
-        summary = json.loads(path.read_text())
-        opening, closing = f"<!-- results:{name} -->", f"<!-- /results:{name} -->"
-        if closing not in text:
-            raise InputError(f"{readme} has {opening} without {closing} after it; add it.")
-        before, _, rest = text.partition(opening)
-        text = f"{before}{opening}\n{markdown(summary)}\n{closing}{rest.partition(closing)[2]}"
+        summary = files.load(path)
+        try:
+            text = tables.fill(text, f"results:{name}", f"results:{name}", markdown(summary))
+        except LookupError as error:
+            raise InputError(f"{readme}: {error}.") from error
         folder = runs / Path(summary.get("dataset", "")).stem / summary.get("table", "")
         if "table" in summary and folder.is_dir():
             figure(folder, list(summary["train_seconds"]), path.with_suffix(".png"), pairs="translation" in name)
-    readme.write_text(text)
+    readme.write_text(text, encoding="utf-8")

@@ -2,33 +2,28 @@
 
 A step is everything between a batch of images and the updated weights: noise, pairs, path, forward and backward pass,
 AdamW. Both sides run the same network in alternation, so that the load of the machine falls on both; figures are
-medians over steps. ``loss only`` is the same without a network: noise, pairs and path alone. torchcfm draws from the
-global generators, which are seeded here and given back.
+medians over steps. ``loss only`` is the same without a network: noise, pairs and path alone.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from benchmarks.common import peers, results
 from benchmarks.images.embedding import build
 from benchmarks.images.objectives import Objective, draw, terms
 from benchmarks.images.unet import UNet, UNetConfig
 from torch import Tensor, nn
 from tqdm.auto import trange
 
-from thalweg.errors import InputError
-
 SHAPE = (3, 32, 32)
-_RATE = 2e-4
+SETTINGS = {"sigma": 0.0, "optimizer": "AdamW, fused", "lr": 2e-4}
+"""Of torchcfm; the optimiser is that of both sides."""
 
 
 def measure(*, batch_size: int = 128, steps: int = 30, width: int = 16, progress: bool = True) -> dict[str, Any]:
@@ -45,9 +40,10 @@ def measure(*, batch_size: int = 128, steps: int = 30, width: int = 16, progress
 
     Raises
     ------
-    InputError
+    PeerMissing
         If torchcfm is not installed.
     """
+    peers.require("torchcfm")
     rows = [_compare(name, batch_size, steps, width, progress) for name in ("icfm", "otcfm")]
     return {
         "batch_size": batch_size,
@@ -59,13 +55,13 @@ def measure(*, batch_size: int = 128, steps: int = 30, width: int = 16, progress
     }
 
 
-def run(results: Path, **options: Any) -> Path:
-    """Measure, write ``images_steptime.json`` and return its path; options as in `measure`."""
-    results.mkdir(parents=True, exist_ok=True)
-    path = results / "images_steptime.json"
-    result = {"command": "python -m benchmarks.images steptime", "machine": machine(), **measure(**options)}
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    return path
+def run(folder: Path, **options: Any) -> Path:
+    """Measure, write ``images_steptime.json`` into a folder and return its path; options as in `measure`."""
+    found = measure(**options)
+    settings = {name: value for name, value in found.items() if name != "rows"}
+    head = results.head(settings, [0])
+    head["peers"] = {"torchcfm": peers.record("torchcfm", SETTINGS)}
+    return results.save(folder / "images_steptime.json", head | found)
 
 
 def _compare(name: str, batch_size: int, steps: int, width: int, progress: bool) -> dict[str, Any]:
@@ -77,8 +73,7 @@ def _compare(name: str, batch_size: int, steps: int, width: int, progress: bool)
     row: dict[str, Any] = {"objective": name}
     for part in ("step", "loss only"):
         seconds: dict[str, list[float]] = {side: [] for side in sides}
-        with torch.random.fork_rng(devices=[]), _NumpyState():
-            torch.manual_seed(0)
+        with peers.seeded(0):
             count = steps if part == "step" else 3 * steps
             for k in trange(count + 3, desc=f"{name} {part}", disable=not progress, leave=False):
                 for side, functions in sides.items():
@@ -92,7 +87,7 @@ def _compare(name: str, batch_size: int, steps: int, width: int, progress: bool)
 
 
 def _update(network: nn.Module) -> Callable[[Tensor], None]:
-    optimizer = torch.optim.AdamW(network.parameters(), lr=_RATE, fused=True)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=SETTINGS["lr"], fused=True)
 
     def update(loss: Tensor) -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -111,16 +106,10 @@ def _core(network: nn.Module, name: str, x1: Tensor, generator: torch.Generator)
 
 
 def _torchcfm(network: nn.Module, name: str, x1: Tensor) -> dict[str, Callable[[], object]]:
-    try:
-        from torchcfm.conditional_flow_matching import (
-            ConditionalFlowMatcher,
-            ExactOptimalTransportConditionalFlowMatcher,
-        )
-    except ImportError as error:
-        raise InputError(
-            "the step time is measured against torchcfm, which is not installed; `pip install torchcfm`."
-        ) from error
-    matcher = ConditionalFlowMatcher(0.0) if name == "icfm" else ExactOptimalTransportConditionalFlowMatcher(0.0)
+    from torchcfm.conditional_flow_matching import ConditionalFlowMatcher, ExactOptimalTransportConditionalFlowMatcher
+
+    kind = ConditionalFlowMatcher if name == "icfm" else ExactOptimalTransportConditionalFlowMatcher
+    matcher = kind(SETTINGS["sigma"])
     update = _update(network)
 
     def batch() -> tuple[Tensor, Tensor, Tensor]:
@@ -132,19 +121,3 @@ def _torchcfm(network: nn.Module, name: str, x1: Tensor) -> dict[str, Callable[[
         update((network(t, x_t) - u_t).square().mean())
 
     return {"step": step, "loss only": batch}
-
-
-class _NumpyState:
-    """Seeds numpy's global generator, which torchcfm draws its pairs from, and gives it back."""
-
-    def __enter__(self) -> None:
-        self.state = np.random.get_state()  # noqa: NPY002
-        np.random.seed(0)  # noqa: NPY002
-
-    def __exit__(self, *_: object) -> None:
-        np.random.set_state(self.state)  # noqa: NPY002
-
-
-def machine() -> dict[str, object]:
-    """What the figures were measured on."""
-    return {"cores": os.cpu_count(), "python": platform.python_version(), "torch": torch.__version__}

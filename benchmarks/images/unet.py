@@ -114,12 +114,8 @@ class UNet(nn.Module):
 
     Parameters
     ----------
-    shape
-        ``(channels, height, width)`` of an image.
-    n_classes
-        Number of classes; 0 for an unconditional field.
-    config
-        Widths and depth.
+    shape, n_classes, config
+        As in `Transformer`.
 
     Raises
     ------

@@ -10,8 +10,6 @@ docs/troubleshooting_messages.json.
 from __future__ import annotations
 
 import argparse
-import json
-import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,11 +18,12 @@ import anndata
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from benchmarks.common import results, tables
 from benchmarks.reliability.common import QUICK, course, logged
 
 import thalweg as tw
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = results.ROOT / "docs"
 OUT, PAGE = DOCS / "troubleshooting_messages.json", DOCS / "troubleshooting.md"
 
 
@@ -118,12 +117,10 @@ def _routine(line: str) -> bool:
 
 def fill(page: str, found: dict[str, list[dict[str, str]]]) -> str:
     """The page with the messages between its marks."""
-
-    def block(match: re.Match[str]) -> str:
-        lines = [("thalweg" if m["kind"] == "log" else m["kind"]) + f": {m['text']}" for m in found[match[1]]]
-        return "\n".join([f"<!-- message: {match[1]} -->", "", "```text", *lines, "```", "", "<!-- /message -->"])
-
-    return re.sub(r"<!-- message: (.*?) -->.*?<!-- /message -->", block, page, flags=re.DOTALL)
+    for name in tables.marks(page, "message"):
+        lines = [("thalweg" if m["kind"] == "log" else m["kind"]) + f": {m['text']}" for m in found[name]]
+        page = tables.fill(page, f"message: {name}", "message", "\n".join(["", "```text", *lines, "```", ""]))
+    return page
 
 
 def main() -> None:
@@ -136,7 +133,7 @@ def main() -> None:
         print(f"\n{name}")
         for message in said or [{"kind": "", "text": "read without a word"}]:
             print(f"    {message['kind']}: {message['text']}")
-    args.json.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    results.save(args.json, found)
     PAGE.write_text(fill(PAGE.read_text(), found))
     print(f"\nwritten: {args.json}, {PAGE}")
 

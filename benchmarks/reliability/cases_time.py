@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 from benchmarks.reliability.common import QUICK, Case, Result, both, course, fitted_times, logged, refusal
+from benchmarks.reliability.peer_common import not_times
 
 import thalweg as tw
 
@@ -33,12 +33,7 @@ def missing() -> Result:
 
 
 def no_times() -> Result:
-    kinds = {
-        "inf": [0.0, np.inf, 3.0],
-        "bool": [False, True],
-        "datetime": list(pd.date_range("2026-01-01", periods=3)),
-        "timedelta": list(pd.to_timedelta([0, 1, 2], unit="D")),
-    }
+    kinds = not_times()
     found = {k: refusal(lambda v=v: fitted_times(course(v)), "obs['time'] holds")[0] for k, v in kinds.items()}
     return all(found.values()), f"{sum(found.values())} of {len(found)} kinds refused ({', '.join(kinds)})"
 

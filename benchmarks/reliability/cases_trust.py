@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.reliability import attacks, memory
@@ -28,12 +29,19 @@ def _growth(call: Callable[[], object]) -> tuple[bool, int]:
     return False, memory.peak() - before
 
 
-def models() -> Result:
-    base = attacks.honest()
-    refused, worst = 0, 0.0
+@contextmanager
+def _marked() -> Iterator[tuple[Path, Path]]:
+    """A folder, and the file in it that code of an attack would create."""
     with tempfile.TemporaryDirectory() as folder:
         marker = Path(folder) / "ran"
         os.environ[attacks.MARKER] = str(marker)
+        yield Path(folder), marker
+
+
+def models() -> Result:
+    base = attacks.honest()
+    refused, worst = 0, 0.0
+    with _marked() as (_, marker):
         for name in attacks.FIT:
             adata = attacks.fit_attack(base, name)
             stopped, grown = _growth(lambda a=adata: tw.tl.velocity(a))
@@ -49,13 +57,11 @@ def models() -> Result:
 def files() -> Result:
     base = attacks.honest()
     refused, worst = 0, 0
-    with tempfile.TemporaryDirectory() as folder:
-        marker = Path(folder) / "ran"
-        os.environ[attacks.MARKER] = str(marker)
-        honest = Path(folder) / "honest.h5ad"
+    with _marked() as (folder, marker):
+        honest = folder / "honest.h5ad"
         base.write_h5ad(honest)
         read = tw.read_h5ad(honest).n_obs == base.n_obs
-        paths = attacks.write_h5ad_attacks(Path(folder), base)
+        paths = attacks.write_h5ad_attacks(folder, base)
         for path in paths.values():
             stopped, grown = _growth(lambda p=path: tw.read_h5ad(p))
             # What its process of its own does, once more here, where its memory can be seen.

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-import pandas as pd
 from anndata import AnnData
+from benchmarks.reliability import peer_common
 
 import thalweg as tw
 
@@ -20,11 +19,9 @@ QUICK = tw.tl.FitConfig(max_steps=20, batch_size=32, width=8, depth=1)
 
 
 def course(times: Any = (0.0, 1.0, 3.0), n: int = 30, dims: int = 3, seed: int = 0) -> AnnData:
-    """Gaussian clouds, one for each entry of ``times``, a unit apart; the entries may be of any type."""
-    rng = np.random.default_rng(seed)
-    x = np.concatenate([rng.standard_normal((n, dims)) + k for k in range(len(times))])
-    column = pd.Series([t for t in times for _ in range(n)], index=[f"cell{i}" for i in range(len(x))])
-    return AnnData(obs=pd.DataFrame({"time": column}), obsm={"X_pca": x.astype(np.float32)})
+    """The course that the peers get, without expression."""
+    adata = peer_common.course(times, n, dims, seed)
+    return AnnData(obs=adata.obs, obsm=dict(adata.obsm))
 
 
 def fitted_times(adata: AnnData, **options: Any) -> list[float]:

@@ -29,13 +29,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import results
 from benchmarks.reliability.fuzz_targets import TARGETS, WATCH, draws, make_case, prepare, warm
 
 SHARES = {"h5ad": 0.5, "fit": 0.35, "checkpoint": 0.15}  # of the time
 SECONDS = 20
 MEMORY = 6 * 2**30  # bytes of address space, which torch fills with 2.5 GiB of libraries
 CASES = 400  # of one worker: a fresh process now and then
-RESULTS = Path(__file__).parents[1] / "results" / "fuzz.json"
+RESULTS = results.path_of("fuzz")
 
 
 def work(target: str, folder: Path, seed: int, first: int, seconds: float) -> None:
@@ -139,8 +140,8 @@ def main() -> None:
         replay(args.target, args.seed, args.case)
         return
     result = fuzz(args.minutes, [args.target] if args.target else list(TARGETS), args.seed)
-    result["command"] = f"python -m benchmarks.reliability.fuzz {' '.join(sys.argv[1:])}".strip()
-    args.json.write_text(json.dumps(result, indent=1) + "\n")
+    settings = {"minutes": args.minutes, "targets": list(result["targets"]), "seconds_for_a_file": SECONDS}
+    results.save(args.json, results.head(settings, [args.seed], ["torch", "anndata", "h5py"]) | result)
     print(f"{result['files']} files, {len(result['findings'])} findings; written: {args.json}")
     raise SystemExit(bool(result["findings"]))
 

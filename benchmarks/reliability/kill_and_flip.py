@@ -15,15 +15,15 @@ The damage is done here; the fits, and what happens to them, are in `killed_fits
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarks.reliability.killed_fits import ROOT, full_disk_test, kill_test
+from benchmarks.common import results
+from benchmarks.reliability.killed_fits import full_disk_test, kill_test
 
-RESULT = ROOT / "benchmarks" / "results" / "kill_and_flip.json"
+RESULT = results.path_of("kill_and_flip")
 
 
 def flip_test(n: int = 1000, seed: int = 0) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=RESULT)
     args = parser.parse_args()
-    result: dict[str, Any] = {"command": "python -m benchmarks.reliability.kill_and_flip"}
+    result = results.head(vars(args), [args.seed], ["torch", "safetensors"])
     found = "{found} of {flips} flips and {truncations_found} of {truncations} cuts found; "
     parts = {
         "flips": (flip_test, args.flips, found + "torch.load silent after {torch_load_silent} of {torch_load_flips}"),
@@ -150,7 +150,7 @@ def main() -> None:
     for name, (test, n, line) in parts.items():
         result[name] = test(n, args.seed)
         print(line.format(**result[name]), flush=True)
-        args.output.write_text(json.dumps(result, indent=1) + "\n")  # each part is minutes long and stands by itself
+        results.save(args.output, result)  # each part is minutes long and stands by itself
     print(f"written: {args.output}")
 
 

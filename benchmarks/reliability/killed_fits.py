@@ -10,12 +10,10 @@ has less to do, after the end.
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from benchmarks.common.processes import ask, say
 
-ROOT = Path(__file__).parents[2]
 METHODS = ("otcfm", "sf2m", "uotcfm")
 STEPS, EVERY = 100, 10
 
@@ -65,11 +63,7 @@ def _fresh_process(what: str, n: int, seed: int) -> dict[str, Any]:
     """A test that forks, in a process that has one thread and nothing else to lose."""
     one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     command = [sys.executable, "-m", "benchmarks.reliability.killed_fits", what, str(n), str(seed)]
-    env = {**os.environ, **one, "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
-    out: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    out: dict[str, Any] = ask(command, {**one, "CUDA_VISIBLE_DEVICES": ""})
     return out
 
 
@@ -267,4 +261,4 @@ def _disks(n: int, seed: int) -> dict[str, Any]:
 
 if __name__ == "__main__":
     name, count, origin = sys.argv[1:]
-    print(json.dumps({"kills": _kills, "disks": _disks}[name](int(count), int(origin))))
+    say({"kills": _kills, "disks": _disks}[name](int(count), int(origin)))

@@ -35,11 +35,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mutants import Mutant, find
 from scipy.stats import binomtest
 
-ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "benchmarks" / "results" / "mutation.json"
+sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks/ is found from the root
+from benchmarks.common import results
+from benchmarks.reliability.mutants import Mutant, find
+
+ROOT = results.ROOT
+RESULTS = results.path_of("mutation")
 FOLDERS = ("core", "data")
 TESTS = ("core", "data", "security")
 PYTEST = ["-q", "-p", "no:cacheprovider"]
@@ -227,8 +230,9 @@ def summarise(rows: list[dict[str, Any]], tests: Map, args: argparse.Namespace) 
         path: [sum(r["outcome"] != "survived" for r in rows if r["path"] == path), sum(r["path"] == path for r in rows)]
         for path in sorted({row["path"] for row in rows})
     }
-    return {
-        "command": f"python benchmarks/reliability/mutation.py --mutants {args.mutants} --seed {args.seed}",
+    command = f"python benchmarks/reliability/mutation.py --mutants {args.mutants} --seed {args.seed}"
+    settings = {"mutants": args.mutants, "budget_seconds": BUDGET, "folders": FOLDERS, "tests": TESTS}
+    return results.head(settings, [args.seed], ["torch", "pytest", "hypothesis"], command) | {
         "tests": len(tests.seconds),
         "tests_failing_without_mutant": tests.failing,
         "mutants": n,
@@ -277,7 +281,7 @@ def main() -> None:
         with log.open("a") as stream:
             stream.write(json.dumps(rows[-1]) + "\n")
     summary = summarise(rows, tests, args)
-    args.out.write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+    results.save(args.out, summary)
     print(f"done: {summary['killed']} of {summary['mutants']} killed, {summary['killed_share']:.1%}", args.out)
 
 

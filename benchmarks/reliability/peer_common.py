@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import tempfile
@@ -12,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from benchmarks.common import peers
 
 Result = tuple[bool, str]
 Case = Callable[[], Result]
 
 
-def run(version: str, cases: dict[int, Case]) -> None:
-    """Run the cases and print one line of JSON."""
+def run(name: str, cases: dict[int, Case], settings: dict[str, Any]) -> None:
+    """Run a peer's cases and answer with what each showed."""
     out = {}
     for number, case in cases.items():
         try:
@@ -26,7 +26,7 @@ def run(version: str, cases: dict[int, Case]) -> None:
         except Exception as error:
             passed, figure = False, f"{type(error).__name__}: {_line(error)}"
         out[number] = {"passed": bool(passed), "figure": figure}
-    print("\n" + json.dumps({"version": version, "cases": out}))
+    peers.answer(name, out, settings)
 
 
 def refuses(call: Callable[[], Any], show: Callable[[Any], str] = str) -> Result:
@@ -39,6 +39,24 @@ def refuses(call: Callable[[], Any], show: Callable[[Any], str] = str) -> Result
             return True, f"{type(error).__name__}: {_line(error)}"
     note = f" (warned: {_line(said[-1].message)})" if said else ""
     return False, f"accepted: {show(value)}{note}"
+
+
+def not_times() -> dict[str, list[Any]]:
+    """Columns that are no times, by what they hold."""
+    import pandas as pd
+
+    return {
+        "inf": [0.0, np.inf, 3.0],
+        "bool": [False, True],
+        "datetime": list(pd.date_range("2026-01-01", periods=3)),
+        "timedelta": list(pd.to_timedelta([0, 1, 2], unit="D")),
+    }
+
+
+def refuses_not_times(call: Callable[[list[Any]], Any]) -> Result:
+    """Passed if the call raises for each column of `not_times`."""
+    found = {kind: refuses(lambda v=values: call(v))[0] for kind, values in not_times().items()}
+    return all(found.values()), f"{sum(found.values())} of {len(found)} kinds refused: {found}"
 
 
 def runs_code(load: Callable[[Path], object], payload: Callable[[str], bytes]) -> Result:
@@ -72,12 +90,12 @@ def clouds(n: int = 200, d: int = 10, seed: int = 0) -> tuple[Any, Any]:
     return x.astype(np.float32), y.astype(np.float32)
 
 
-def course(times: Any, n: int = 30, dims: int = 3) -> Any:
-    """Gaussian clouds, one for each entry of ``times``, a unit apart."""
+def course(times: Any, n: int = 30, dims: int = 3, seed: int = 0) -> Any:
+    """Gaussian clouds, one for each entry of ``times``, a unit apart; the entries may be of any type."""
     import pandas as pd
     from anndata import AnnData
 
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     x = np.concatenate([rng.standard_normal((n, dims)) + k for k in range(len(times))])
     column = pd.Series([t for t in times for _ in range(n)], index=[f"cell{i}" for i in range(len(x))])
     return AnnData(x.astype(np.float32), obs=pd.DataFrame({"time": column}), obsm={"X_pca": x.astype(np.float32)})

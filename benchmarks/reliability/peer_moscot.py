@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import logging
 import warnings
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import peer_common as common
 import scipy.sparse as sp
+from benchmarks.reliability import peer_common as common
 
 warnings.simplefilter("ignore")
 from moscot.problems.time import TemporalProblem  # noqa: E402
 
 Options = dict[str, Any]
+SETTINGS: Options = {"joint_attr": "X_pca", "epsilon": 1e-2}
 
 
 def prepared(adata: Any, **options: Any) -> Any:
-    return TemporalProblem(adata).prepare(time_key="time", **({"joint_attr": "X_pca"} | options))
+    return TemporalProblem(adata).prepare(time_key="time", **({"joint_attr": SETTINGS["joint_attr"]} | options))
 
 
 def solved(adata: Any, prepare: Options | None = None, **options: Any) -> Any:
-    return prepared(adata, **(prepare or {})).solve(**({"epsilon": 1e-2} | options))
+    return prepared(adata, **(prepare or {})).solve(**({"epsilon": SETTINGS["epsilon"]} | options))
 
 
 def plans(problem: Any) -> list[Any]:
@@ -64,14 +63,7 @@ def missing() -> common.Result:
 
 
 def no_times() -> common.Result:
-    kinds = {
-        "inf": [0.0, np.inf, 3.0],
-        "bool": [False, True],
-        "datetime": list(pd.date_range("2026-01-01", periods=3)),
-        "timedelta": list(pd.to_timedelta([0, 1, 2], unit="D")),
-    }
-    found = {k: common.refuses(lambda v=v: intervals(common.course(v)))[0] for k, v in kinds.items()}
-    return all(found.values()), f"{sum(found.values())} of {len(found)} kinds refused: {found}"
+    return common.refuses_not_times(lambda times: intervals(common.course(times)))
 
 
 def one_time() -> common.Result:
@@ -220,4 +212,4 @@ CASES: dict[int, common.Case] = {
 }
 
 if __name__ == "__main__":
-    common.run(version("moscot"), CASES)
+    common.run("moscot", CASES, SETTINGS)

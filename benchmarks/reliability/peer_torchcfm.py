@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-import peer_common as common
 import torch
+from benchmarks.reliability import peer_common as common
 from torchcfm.conditional_flow_matching import (
     ConditionalFlowMatcher,
     ExactOptimalTransportConditionalFlowMatcher,
@@ -19,10 +18,11 @@ from torchcfm.models import MLP
 from torchcfm.optimal_transport import OTPlanSampler, wasserstein
 
 warnings.simplefilter("ignore")
+SETTINGS = {"method": "exact", "sigma": 0.0, "optimizer": "Adam", "lr": 2e-3, "batch_size": 256, "width": 32}
 
 
 def plan(x: Any, y: Any, **options: Any) -> Any:
-    return OTPlanSampler(**({"method": "exact"} | options)).get_map(torch.as_tensor(x), torch.as_tensor(y))
+    return OTPlanSampler(**({"method": SETTINGS["method"]} | options)).get_map(torch.as_tensor(x), torch.as_tensor(y))
 
 
 def not_finite() -> common.Result:
@@ -94,12 +94,14 @@ def ends() -> common.Result:
     return passed, f"{len(kinds)} paths: ends to {worst_end:.1e}, u_t = dx_t/dt to {worst_slope:.1e}"
 
 
-def train(seed: int, steps: int, x: Any, y: Any, batch: int = 256, width: int = 32) -> MLP:
+def train(
+    seed: int, steps: int, x: Any, y: Any, batch: int = SETTINGS["batch_size"], width: int = SETTINGS["width"]
+) -> MLP:
     """Its own tutorial loop."""
     torch.manual_seed(seed)
     model = MLP(dim=x.shape[1], time_varying=True, w=width)
-    optimizer = torch.optim.Adam(model.parameters(), 2e-3)
-    matcher = ExactOptimalTransportConditionalFlowMatcher(sigma=0.0)
+    optimizer = torch.optim.Adam(model.parameters(), SETTINGS["lr"])
+    matcher = ExactOptimalTransportConditionalFlowMatcher(sigma=SETTINGS["sigma"])
     for _ in range(steps):
         i, j = torch.randint(len(x), (batch,)), torch.randint(len(y), (batch,))
         t, x_t, u_t = matcher.sample_location_and_conditional_flow(torch.as_tensor(x)[i], torch.as_tensor(y)[j])
@@ -175,4 +177,4 @@ CASES: dict[int, common.Case] = {
 }
 
 if __name__ == "__main__":
-    common.run(version("torchcfm"), CASES)
+    common.run("torchcfm", CASES, SETTINGS)

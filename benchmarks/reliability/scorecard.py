@@ -13,14 +13,14 @@ gives the right result.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import peers, results, tables
 from benchmarks.reliability import (
+    card,
     cases_arrays,
     cases_determinism,
     cases_faults,
@@ -32,16 +32,16 @@ from benchmarks.reliability import (
 import thalweg as tw
 
 MODULES = (cases_time, cases_arrays, cases_numerics, cases_determinism, cases_faults, cases_trust)
-RESULTS = Path(__file__).parents[1] / "results" / "scorecard.json"
-HERE = Path(__file__).parent
+RESULTS = results.path_of("scorecard")
 PEERS = ("torchcfm", "moscot", "cellrank")
-Row = dict[str, Any]
+Cases = dict[str, results.Row]
+"""What each case showed, by its number as JSON has it."""
 
 
-def ours(wanted: list[int] | None) -> dict[int, Row]:
+def ours(wanted: list[int] | None) -> Cases:
     """Run the cases on thalweg, printing each."""
     cases = dict(sorted({number: case for module in MODULES for number, case in module.CASES.items()}.items()))
-    out: dict[int, Row] = {}
+    out: Cases = {}
     for number, (title, case) in cases.items():
         if wanted and number not in wanted:
             continue
@@ -51,8 +51,8 @@ def ours(wanted: list[int] | None) -> dict[int, Row]:
         except Exception as error:  # an error of a case is a failure of it, not of the scorecard
             passed, figure = False, f"{type(error).__name__}: {error}"
         seconds = time.perf_counter() - start
-        out[number] = {"case": title, "passed": bool(passed), "figure": figure, "seconds": round(seconds, 1)}
-        print(f"{number:>3}  {'pass' if passed else 'FAIL'}  {title:38}  {_line(figure)}", flush=True)
+        out[str(number)] = {"case": title, "passed": bool(passed), "figure": figure, "seconds": round(seconds, 1)}
+        print(f"{number:>3}  {tables.verdict(passed)}  {title:38}  {_line(figure)}", flush=True)
     return out
 
 
@@ -60,35 +60,38 @@ def _line(figure: str, width: int = 150) -> str:
     return figure if len(figure) <= width else figure[: width - 3] + "..."
 
 
-def peer(name: str, python: str) -> dict[int, Row] | None:
-    """Run a peer's cases in its own interpreter; None if it is not installed there."""
-    script = HERE / f"peer_{name}.py"
-    out = subprocess.run([python, str(script)], capture_output=True, text=True, check=False)
-    lines = [line for line in out.stdout.splitlines() if line.startswith("{")]
-    if out.returncode or not lines:
-        print(f"{name}: not run ({(out.stderr.strip().splitlines() or ['no output'])[-1][:200]})")
+def peer(name: str, python: str) -> peers.Answer | None:
+    """A peer's cases, run by its own interpreter; None, with the reason printed, if it cannot be."""
+    try:
+        return peers.run(name, f"benchmarks.reliability.peer_{name}", python)
+    except peers.PeerError as error:
+        print(error)
         return None
-    found = json.loads(lines[-1])
-    return {int(k): row for k, row in found["cases"].items()} | {0: {"version": found["version"]}}
 
 
-def show(score: dict[int, Row], peers: dict[str, dict[int, Row]]) -> None:
-    """The table: a row for each case, a column for each package."""
-    print("\n" + "  ".join([f"{'#':>3}", f"{'case':38}", "thalweg", *(f"{name:>9}" for name in peers)]))
-    for number, row in score.items():
-        cells = [f"{'pass' if row['passed'] else 'FAIL':>7}"]
-        for cases in peers.values():
-            cell = cases.get(number)
-            cells.append(f"{'-' if cell is None else 'pass' if cell['passed'] else 'FAIL':>9}")
-        print("  ".join([f"{number:>3}", f"{row['case']:38}", *cells]))
-    print(f"\nthalweg {tw.__version__}: {sum(r['passed'] for r in score.values())} / {len(score)} passed")
-    for name, cases in peers.items():
-        rows = [r for k, r in cases.items() if k]
-        passed = sum(r["passed"] for r in rows)
-        print(f"{name} {cases[0]['version']}: {passed} / {len(rows)} of the cases that are its own")
-        for number, row in sorted(cases.items()):
-            if number:
-                print(f"    {number:>3}  {'pass' if row['passed'] else 'FAIL'}  {_line(row['figure'])}")
+def collect(score: Cases, answers: dict[str, peers.Answer], earlier: dict[str, Any]) -> dict[str, Any]:
+    """Cases by package, in what is stored: those of now take the place of the earlier ones, and the rest stays."""
+    known = {name: dict(earlier[name]) for name in PEERS if name in earlier}
+    # Files of before `peers` was stored have the version of a peer as its case 0.
+    records = {name: cases.pop("0", {}) for name, cases in known.items()}
+    records |= earlier.get("peers", {}) | {name: found.record for name, found in answers.items()}
+    both = sorted((earlier.get("thalweg", {}) | score).items(), key=lambda item: int(item[0]))
+    cases = {"thalweg": dict(both)} | known | {name: found.found for name, found in answers.items()}
+    passed = sum(row["passed"] for _, row in both)
+    return {**cases, "peers": records, "passed": passed, "trials": dict(cases_faults.size)}
+
+
+def show(result: dict[str, Any]) -> None:
+    """The table, then what each peer did in each of its cases."""
+    print("\n" + tables.terminal(card.lines(result)))
+    print(f"\nthalweg {tw.__version__}: {result['passed']} / {len(result['thalweg'])} passed")
+    for name, cases in card.packages(result).items():
+        if name == "thalweg":
+            continue
+        passed = sum(row["passed"] for row in cases.values())
+        print(f"{name} {result['peers'][name]['version']}: {passed} / {len(cases)} of the cases that are its own")
+        for number, row in cases.items():
+            print(f"    {number:>3}  {tables.verdict(row['passed'])}  {_line(row['figure'])}")
 
 
 def main() -> None:
@@ -109,19 +112,13 @@ def main() -> None:
     interpreters = {} if args.no_peers else {"torchcfm": sys.executable}
     if args.moscot_python and not args.no_peers:
         interpreters |= {"moscot": args.moscot_python, "cellrank": args.moscot_python}
-    found = {name: peer(name, python) for name, python in interpreters.items()}
-    peers = {name: cases for name, cases in found.items() if cases is not None}
-    if args.cases and args.json.exists():
-        kept = json.loads(args.json.read_text())
-        score = dict(sorted(({int(k): row for k, row in kept["thalweg"].items()} | score).items()))
-        known = {name: {int(k): row for k, row in kept[name].items()} for name in PEERS if name in kept}
-        peers = known | peers
-    show(score, peers)
-    trials = dict(cases_faults.size)
-    result = {"thalweg": score, **peers, "passed": sum(r["passed"] for r in score.values()), "trials": trials}
-    result["command"] = "python -m benchmarks.reliability.scorecard --full --moscot-python PYTHON"
-    args.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    print(f"written: {args.json}")
+    answers = {name: found for name, python in interpreters.items() if (found := peer(name, python)) is not None}
+    earlier = results.load(args.json) if args.cases and args.json.exists() else {}
+    found = collect(score, answers, earlier)
+    show(found)
+    command = "python -m benchmarks.reliability.scorecard --full --moscot-python PYTHON"
+    head = results.head({"full": args.full, "cases": args.cases}, (), ["torch", "anndata", "numpy", "pandas"], command)
+    print(f"written: {results.save(args.json, found | head)}")
 
 
 if __name__ == "__main__":

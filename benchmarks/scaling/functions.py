@@ -11,10 +11,6 @@ those of the call.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,13 +19,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import anndata as ad
-import numpy as np
-import torch
+import torch  # noqa: F401, loaded before memory and seconds count
 from anndata import AnnData
 
 import thalweg as tw
 
-RESULTS = Path(__file__).parents[1] / "results" / "functions.json"
+sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks/ is found from the root
+from benchmarks.common import results
+from benchmarks.common.processes import ask, say
+from benchmarks.reliability import memory
+
+RESULTS = results.path_of("functions")
+MIB = 2**20
 Call = Callable[[AnnData], object]
 
 
@@ -85,24 +86,18 @@ FUNCTIONS = {
 }
 
 
-def memory(name: str) -> float:
-    """Resident memory in MiB, now (``"VmRSS"``) or at most so far (``"VmHWM"``; ``ru_maxrss`` counts the parent's)."""
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{name}:"))
-    return int(line.split()[1]) / 1024
-
-
 def measure(case: Case, folder: Path) -> None:
-    """Run one function on the AnnData of a file and print its figures as JSON."""
+    """Run one function on the AnnData of a file and say its figures."""
     tw.settings.progress, tw.settings.verbosity = False, "error"
     adata = ad.read_h5ad(folder / f"{case.reads}.h5ad")
-    loaded, start = memory("VmRSS"), time.perf_counter()
+    loaded, start = memory.current() / MIB, time.perf_counter()
     case.call(adata)
     seconds = time.perf_counter() - start
-    peak = memory("VmHWM")
+    peak = memory.peak() / MIB
     figures = {"seconds": seconds, "loaded_mib": loaded, "peak_mib": peak, "added_mib": peak - loaded}
     if case.writes:
         adata.write_h5ad(folder / f"{case.writes}.h5ad")
-    print(json.dumps({k: round(v, 2) for k, v in figures.items()}))
+    say({k: round(v, 2) for k, v in figures.items()})
 
 
 def prepare(folder: Path, n_cells: int) -> None:
@@ -112,18 +107,11 @@ def prepare(folder: Path, n_cells: int) -> None:
     adata.write_h5ad(folder / "cells.h5ad")
 
 
-def write(rows: list[dict[str, object]], n_cells: int, out: Path) -> None:
+def write(rows: list[results.Row], n_cells: int, out: Path) -> None:
     """Write what has been measured."""
-    machine = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "python": platform.python_version()}
-    result = {
-        "command": "python benchmarks/scaling/functions.py",
-        "cells": n_cells,
-        "dims": 50,
-        "machine": machine
-        | {"torch": torch.__version__, "numpy": np.__version__, "load": round(os.getloadavg()[0], 1)},
-        "rows": rows,
-    }
-    out.write_text(json.dumps(result, indent=1) + "\n")
+    settings = {"cells": n_cells, "dims": 50}
+    head = results.head(settings, [0], ["torch", "numpy", "anndata"], "python benchmarks/scaling/functions.py")
+    results.save(out, head | settings | {"rows": rows})
 
 
 def main() -> None:
@@ -137,20 +125,17 @@ def main() -> None:
     if args.one:
         measure(FUNCTIONS[args.one], args.folder)
         return
-    kept = json.loads(args.out.read_text())["rows"] if args.only else []
-    rows = {row["function"]: row for row in kept}
+    rows = results.kept_rows(args.out) if args.only else []
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder), args.cells)
         for name, case in FUNCTIONS.items():
             if args.only and name not in args.only:
                 continue
-            command = [sys.executable, "-W", "ignore", __file__, "--one", name, "--folder", folder]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise RuntimeError(f"{name}: {done.stderr[-2000:]}")
-            rows[name] = {"function": name, "call": case.shown} | json.loads(done.stdout.splitlines()[-1])
-            print(rows[name], flush=True)
-            write(list(rows.values()), args.cells, args.out)
+            found = ask([sys.executable, "-W", "ignore", Path(__file__).resolve(), "--one", name, "--folder", folder])
+            row = {"function": name, "call": case.shown} | found
+            print(row, flush=True)
+            rows = results.merged(rows, [row], "function")
+            write(rows, args.cells, args.out)
 
 
 if __name__ == "__main__":

@@ -14,16 +14,14 @@ not counted as time, though it slows memory and caches; run it on an idle machin
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median, quantiles
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -36,7 +34,10 @@ from thalweg.core.paths import Linear
 from thalweg.data import IntervalSampler
 from thalweg.training import TrainingConfig, train
 
-RESULT = Path(__file__).parents[1] / "results" / "step_time.json"
+sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks/ is found from the root
+from benchmarks.common import results, tables
+
+RESULT = results.path_of("step_time")
 LIMIT = 1.15
 BURST = 6  # steps of one loss in a row; the first, which finds the caches of another loss, does not count
 TIMES, CELLS, CONDITIONS = 4, 500, 4  # cells of each time
@@ -127,20 +128,19 @@ def measure(network: Network, losses: dict[str, Options], conditions: int, round
     return out
 
 
-def machine() -> dict[str, object]:
-    """Where this runs."""
-    cpu = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    return {
-        "cpu": cpu[0] if cpu else platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": 1,
-        "load": round(os.getloadavg()[0], 2),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "blas": next(p.split("=")[1] for p in torch.__config__.show().split(", ") if "BLAS_INFO" in p),
-    }
+def shown(table: dict[str, dict[str, Any]]) -> tables.Lines:
+    """The table of one network for the terminal; what takes longer than allowed is marked."""
+    lines = [["loss", "step (ms)", "ratio", "quartiles", ""]]
+    for name, row in table.items():
+        low, high = row["ratio_quartiles"]
+        over = "" if row["ratio"] <= LIMIT else "over"
+        lines.append([name, f"{1e3 * row['seconds']:.2f}", f"{row['ratio']:.2f}", f"{low:.2f}-{high:.2f}", over])
+    return lines
+
+
+def blas() -> str:
+    """The library that torch multiplies matrices with."""
+    return next(part.split("=")[1] for part in torch.__config__.show().split(", ") if "BLAS_INFO" in part)
 
 
 def main() -> None:
@@ -148,29 +148,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30, help="rounds for the smallest network; larger ones do fewer")
     parser.add_argument("--output", type=Path, default=RESULT)
     arguments = parser.parse_args()
-    where, rows = machine(), []
+    rows: list[results.Row] = []
+    result = results.head(vars(arguments), [0])  # first: the load is not to be that of this run
+    result["machine"] |= {"threads": 1, "blas": blas()}  # each network is trained with one thread
+    result["protocol"] = "losses alternate within one training run; ratio to the plain CFM steps on both sides"
     for network in NETWORKS:
         label = f"MLP {network.width}x{network.depth}, {network.dim} dims, batch {network.batch_size}"
-        print(f"\n{label}\n{'loss':44s}{'step (ms)':>10s}{'ratio':>8s}  quartiles")
+        print(f"\n{label}", flush=True)
         work = (network.width / 64) ** 2 * network.batch_size / 256
         rounds = max(6, round(arguments.rounds / work**0.5))
         table = measure(network, UNCONDITIONAL, 0, rounds)
         conditional = measure(network, CONDITIONAL, CONDITIONS, 4 * rounds)
         table["plain CFM, conditional"] = conditional["plain CFM"]
         table |= {name: conditional[name] for name in CONDITIONAL}
-        for name, row in table.items():
-            low, high = row["ratio_quartiles"]  # type: ignore[misc]
-            flag = "" if row["ratio"] <= LIMIT else "  over"  # type: ignore[operator]
-            print(f"{name:44s}{1e3 * row['seconds']:10.2f}{row['ratio']:8.2f}  {low:.2f}-{high:.2f}{flag}", flush=True)  # type: ignore[operator]
-            rows.append({**vars(network), "loss": name, "rounds": rounds, **row})
-    result = {
-        "command": "python benchmarks/scaling/step_time.py",
-        "protocol": "losses alternate within one training run; ratio to the plain CFM steps on both sides",
-        "machine": where,
-        "limit": LIMIT,
-        "rows": rows,
-    }
-    arguments.output.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        print(tables.terminal(shown(table)), flush=True)
+        rows += [{**vars(network), "loss": name, "rounds": rounds, **row} for name, row in table.items()]
+    print(f"written: {results.save(arguments.output, result | {'limit': LIMIT, 'rows': rows})}")
 
 
 if __name__ == "__main__":

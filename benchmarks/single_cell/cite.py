@@ -3,7 +3,7 @@
 Protocol: each interior day is left out, every method is trained on the other days, all true cells of the day before are
 carried to the held-out day, and the cloud is compared with all of its real cells by exact Wasserstein-1. Five
 components are z-scored over all cells, 50 and 100 are in raw units. torchcfm runs with its own recommended settings
-(`peers.py`); thalweg with its defaults. Fitting times are measured in the same process, one fit after the other.
+(`torchcfm_fit.py`); thalweg with its defaults. Fitting times are measured in the same process, one fit after the other.
 
     python benchmarks/single_cell/cite.py --dims 5
 """
@@ -11,24 +11,23 @@ components are z-scored over all cells, 50 and 100 are in raw units. torchcfm ru
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import peers
-import torch
+import torch  # noqa: F401, loaded before a fit is timed
 from anndata import AnnData
 from tqdm.auto import tqdm
 
 import thalweg as tw
 
-RESULTS = Path(__file__).parents[1] / "results"
+sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks/ is found from the root
+from benchmarks.common import peers, results, tables
+
 REP = "X_benchmark"
 
 
@@ -43,19 +42,21 @@ def course(dims: int) -> AnnData:
 
 
 def peer_rows(
-    adata: AnnData, methods: list[str], seeds: int, spacing: str, done: set[tuple[str, float, int]]
+    adata: AnnData, methods: list[str], seeds: int, spacing: str, done: set[tuple[Any, ...]]
 ) -> Iterator[dict[str, object]]:
     """Leave-one-out rows of torchcfm, without those that are done."""
+    from benchmarks.single_cell.torchcfm_fit import fit_torchcfm
+
     x, day = adata.obsm[REP].astype(np.float64), adata.obs["day"].to_numpy(dtype=np.float64)
     days = np.unique(day)
     model_time = {t: float(i) for i, t in enumerate(days)} if spacing == "index" else {t: t for t in days}
-    settings = peers.PeerSettings() if x.shape[1] <= 10 else peers.PeerSettings(width=512, steps=3000)
+    settings = peer_settings(x.shape[1])
     folds = [(m, d, s) for s in range(seeds) for m in methods for d in days[1:-1]]
     folds = [(m, d, s) for m, d, s in folds if (f"torchcfm {m}", float(d), s) not in done]
     for method, held_out, seed in tqdm(folds, desc="torchcfm"):
         kept = days[days != held_out]
         start = perf_counter()
-        model = peers.fit_torchcfm(method, [x[day == t] for t in kept], [model_time[t] for t in kept], seed, settings)
+        model = fit_torchcfm(method, [x[day == t] for t in kept], [model_time[t] for t in kept], seed, settings)
         seconds = perf_counter() - start
         before = kept[kept < held_out][-1]
         cloud = model.push(x[day == before], model_time[before], model_time[held_out])
@@ -69,6 +70,13 @@ def peer_rows(
             "variance_ratio": tw.metrics.variance_ratio(cloud, real),
             "fit_seconds": seconds,
         }
+
+
+def peer_settings(dims: int) -> Any:
+    """What torchcfm is run with: its authors' settings for so many components."""
+    from benchmarks.single_cell.torchcfm_fit import PeerSettings
+
+    return PeerSettings() if dims <= 10 else PeerSettings(width=512, steps=3000)
 
 
 def dispersed_rows(adata: AnnData, seeds: int, spacing: str) -> Iterator[dict[str, object]]:
@@ -137,49 +145,58 @@ def main() -> None:
         "--out", type=Path, default=None, help="JSON to write (benchmarks/results/cite_<dims>_<spacing>.json)"
     )
     args = parser.parse_args()
-    out = args.out or RESULTS / f"cite_{args.dims}_{args.spacing}.json"
+    if args.peers:
+        peers.require("torchcfm")  # before the fits, which take long
+    out = args.out or results.path_of(f"cite_{args.dims}_{args.spacing}")
     adata = course(args.dims)
-    kept = json.loads(out.read_text())["rows"] if args.keep_peers and out.exists() else []
-    theirs = [row for row in kept if row["method"].startswith("torchcfm")]
-    args.kept = len(theirs)
+    theirs = results.kept_rows(out, lambda row: row["method"].startswith("torchcfm")) if args.keep_peers else []
+    kept = len(theirs)
     own = tw.tl.leave_one_out(
         adata, "day", methods=args.methods, use_rep=REP, spacing=args.spacing, n_seeds=args.seeds, device="cpu"
     )
     if "uotcfm" in args.methods:
         own = pd.concat([own, pd.DataFrame(dispersed_rows(adata, args.seeds, args.spacing))], ignore_index=True)
-    done = {(row["method"], float(row["time"]), int(row["seed"])) for row in theirs}
-    write(out, args, own, theirs)
+    done = results.keys_of(theirs, "method", "time", "seed")
+    summary = write(out, args, own, theirs, kept)
     for row in peer_rows(adata, args.peers, args.peer_seeds or args.seeds, args.spacing, done):
         theirs.append(row)
-        write(out, args, own, theirs)  # a run cut short goes on with --keep-peers
-    print(pd.DataFrame(write(out, args, own, theirs)).T.drop(columns=["variance_ratio_by_day"]).to_string())
+        summary = write(out, args, own, theirs, kept)  # a run cut short goes on with --keep-peers
+    shown = pd.DataFrame(summary).T.drop(columns=["variance_ratio_by_day"]).rename_axis("method")
+    print(tables.terminal(tables.frame_lines(shown)))
     print(f"written: {out}")
 
 
-def write(out: Path, args: argparse.Namespace, own: pd.DataFrame, theirs: list[dict[str, object]]) -> dict[str, dict]:
-    """Write the JSON and return its summary."""
+def write(
+    out: Path, args: argparse.Namespace, own: pd.DataFrame, theirs: list[dict[str, Any]], kept: int
+) -> dict[str, dict[str, object]]:
+    """Write the JSON and return its summary; ``kept`` of the rows of torchcfm are from an earlier run."""
     rows = pd.concat([own, pd.DataFrame(theirs, columns=own.columns)], ignore_index=True) if theirs else own
     summary = summarise(rows)
-    z_scored = args.dims == 5
-    result = {
-        "command": " ".join(["python benchmarks/single_cell/cite.py", *sys.argv[1:]]),
-        "torchcfm_rows_kept_from_an_earlier_run": args.kept,
+    whole = "first 5 of 50 PCs, z-scored over all cells" if args.dims == 5 else f"{args.dims} PCs, raw units"
+    seeds = range(max(args.seeds, args.peer_seeds or 0))
+    result = results.head(vars(args), seeds, ["torch", "numpy", "POT"])
+    if len(theirs) > kept:
+        result["peers"] = {"torchcfm": peers.record("torchcfm", peer_settings(args.dims).record())}
+    elif kept:
+        result["peers"] = results.load(out).get("peers", {})
+    result |= {
+        "torchcfm_rows_kept_from_an_earlier_run": kept,
         "protocol": "interior day left out; all cells of the day before carried to it; exact W1 to all its real cells",
-        "representation": "first 5 of 50 PCs, z-scored over all cells" if z_scored else f"{args.dims} PCs, raw units",
+        "representation": whole,
         "spacing": args.spacing,
         "times_comparable": not args.busy,
-        "machine": {"cores": os.cpu_count(), "python": platform.python_version(), "torch": torch.__version__},
         "summary": summary,
         "rows": rows.to_dict("records"),
     }
     if not args.busy and {"otcfm", "torchcfm otcfm"} <= summary.keys():
-        result["times_faster_than_torchcfm_otcfm"] = (
-            summary["torchcfm otcfm"]["fit_seconds"] / summary["otcfm"]["fit_seconds"]
-        )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1, default=float) + "\n")
+        ours, other = (summary[name]["fit_seconds"] for name in ("otcfm", "torchcfm otcfm"))
+        result["times_faster_than_torchcfm_otcfm"] = other / ours
+    results.save(out, result)
     return summary
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except peers.PeerError as error:
+        raise SystemExit(f"error: {error}") from error

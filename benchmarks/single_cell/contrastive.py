@@ -11,20 +11,21 @@ With ``undo`` the field is turned back into flow matching's.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
+import sys
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from anndata import AnnData
 from tqdm.auto import tqdm
 
 import thalweg as tw
 
-RESULTS = Path(__file__).parents[1] / "results" / "contrastive_cells.json"
+sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks/ is found from the root
+from benchmarks.common import results, tables
+
+RESULTS = results.path_of("contrastive_cells")
 MIN_CELLS = 20  # of a condition at a time
 
 
@@ -101,21 +102,10 @@ def main() -> None:
     by_seed = table.groupby(["data", "weight", "undo", "seed"])[["w1", "specificity"]].mean()
     summary = by_seed.groupby(["data", "weight", "undo"]).agg(["mean", "std"])
     summary.columns = [f"{a}_{b}" for a, b in summary.columns]
-    print(summary.to_string())
-    RESULTS.write_text(
-        json.dumps(
-            {
-                "command": "python benchmarks/single_cell/contrastive.py",
-                "machine": {"python": platform.python_version(), "torch": torch.__version__},
-                "summary": summary.reset_index().to_dict("records"),
-                "rows": table.to_dict("records"),
-            },
-            indent=1,
-            default=float,
-        )
-        + "\n"
-    )
-    print(f"written: {RESULTS}")
+    print(tables.terminal(tables.frame_lines(summary)))
+    result = results.head(vars(args), range(args.seeds))
+    result |= {"summary": summary.reset_index().to_dict("records"), "rows": table.to_dict("records")}
+    print(f"written: {results.save(RESULTS, result)}")
 
 
 if __name__ == "__main__":

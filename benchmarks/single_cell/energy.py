@@ -11,8 +11,7 @@ table computes (`LightSB_MSCI.ipynb` of its repository); mean of both days.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,10 @@ from tqdm.auto import tqdm
 
 import thalweg as tw
 
-RESULTS = Path(__file__).parents[1] / "results" / "cite_energy.json"
+sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks/ is found from the root
+from benchmarks.common import results, tables
+
+RESULTS = results.path_of("cite_energy")
 WAYS = {"": {}, ", dispersed": {"dispersed": True}}
 FOLDS = ((2.0, 4.0, 3.0), (3.0, 7.0, 4.0))
 PUBLISHED = {50: {"LightSB": 2.31, "discrete Sinkhorn": 2.34}, 100: {"LightSB": 2.16, "discrete Sinkhorn": 2.24}}
@@ -76,16 +78,10 @@ def main() -> None:
     table = pd.DataFrame([row for dims in (50, 100) for row in rows(dims, args.methods, args.seeds)])
     by_seed = table.groupby(["dims", "method", "seed"])["energy_distance"].mean()
     summary = by_seed.groupby(["dims", "method"]).agg(["mean", "std"]).reset_index()
-    print(summary.to_string(index=False))
-    result = {
-        "command": "python benchmarks/single_cell/energy.py",
-        "machine": {"python": platform.python_version(), "torch": torch.__version__},
-        "published": PUBLISHED,
-        "summary": summary.to_dict("records"),
-        "rows": table.to_dict("records"),
-    }
-    RESULTS.write_text(json.dumps(result, indent=1, default=float) + "\n")
-    print(f"written: {RESULTS}")
+    print(tables.terminal(tables.frame_lines(summary, index=False)))
+    result = results.head(vars(args), range(args.seeds))
+    result |= {"published": PUBLISHED, "summary": summary.to_dict("records"), "rows": table.to_dict("records")}
+    print(f"written: {results.save(RESULTS, result)}")
 
 
 if __name__ == "__main__":

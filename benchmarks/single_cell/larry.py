@@ -19,20 +19,21 @@ nearest cells in place of 15. Intervals: 95 % of 1,000 resamplings of the clones
 from __future__ import annotations
 
 import argparse
-import json
-import platform
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from anndata import AnnData
-from fates import Floats, correlations, flow_fates, knn_vote, same_way
 
 import thalweg as tw
 
-RESULTS = Path(__file__).parents[1] / "results" / "larry.json"
+sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks/ is found from the root
+from benchmarks.common import results, tables
+from benchmarks.single_cell.fates import Floats, correlations, flow_fates, knn_vote, same_way
+
+RESULTS = results.path_of("larry")
 TERMINAL = ["Baso", "Mast", "Meg", "Monocyte", "Neutrophil"]  # types with 10 or more cells on day 6
 DRAWS = 1000
 
@@ -135,18 +136,11 @@ def main() -> None:
                 )
     table = pd.DataFrame(rows)
     summary = table.groupby(["dims", "cells", "method"]).mean(numeric_only=True).drop(columns="seed").round(4)
-    with pd.option_context("display.width", 250, "display.max_columns", 30):
-        print(summary.to_string())
-    result = {
-        "command": "python benchmarks/single_cell/larry.py",
-        "protocol": " ".join(__doc__.split("\n\n")[1].split()),
-        "terminal": TERMINAL,
-        "machine": {"python": platform.python_version(), "torch": torch.__version__},
-        "summary": summary.reset_index().to_dict("records"),
-        "rows": rows,
-    }
-    RESULTS.write_text(json.dumps(result, indent=1, default=float).replace("NaN", "null") + "\n")
-    print(f"written: {RESULTS}")
+    print(tables.terminal(tables.frame_lines(summary)))
+    result = results.head(vars(args), range(args.seeds))
+    result |= {"protocol": " ".join(__doc__.split("\n\n")[1].split()), "terminal": TERMINAL}
+    result |= {"summary": summary.reset_index().to_dict("records"), "rows": rows}
+    print(f"written: {results.save(RESULTS, result)}")
 
 
 if __name__ == "__main__":

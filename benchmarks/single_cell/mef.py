@@ -19,9 +19,6 @@ Last, drivers: fates towards the cell types of day 11, and the genes of largest 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import sys
 import time
 from pathlib import Path
@@ -30,12 +27,15 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import scanpy as sc
-import torch
+import torch  # noqa: F401, loaded before a fit is timed
 from anndata import AnnData
 
 import thalweg as tw
 
-RESULTS = Path(__file__).parents[1] / "results" / "mef.json"
+sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks/ is found from the root
+from benchmarks.common import results, tables
+
+RESULTS = results.path_of("mef")
 HELD_OUT, BEFORE, AFTER = 10.5, 10.0, 11.0
 SPREAD = 0.05  # mean expression below which a gene's variance is hardly measured
 
@@ -111,17 +111,6 @@ def driving_genes(train: AnnData, n_genes: int) -> dict[str, list[dict[str, obje
     return {str(fate): part[columns].to_dict("records") for fate, part in table.groupby("group")}
 
 
-def _plain(value: object) -> object:
-    """The same in what JSON holds: NaN, for what has no value, as null."""
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_plain(v) for v in value]
-    if isinstance(value, float | np.floating):
-        return None if np.isnan(value) else float(value)
-    return value
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="*", default=["otcfm", "uotcfm"])
@@ -136,23 +125,19 @@ def main() -> None:
     table = pd.DataFrame(rows)
     summary = table.groupby("method", sort=False).mean().drop(columns="seed")
     spread = table.groupby("method", sort=False)[["gene_r", "change_r", "w1_pca"]].std()
-    result = {
-        "command": " ".join(["python benchmarks/single_cell/mef.py", *sys.argv[1:]]),
+    result = results.head(vars(args), range(args.seeds), ["torch", "numpy", "scanpy"]) | {
         "protocol": __doc__.split("\n\n")[1].replace("\n", " "),
         "cells": {f"{day:g}": int(n) for day, n in ad.concat([train, real]).obs["day"].value_counts().items()},
         "genes": train.n_vars,
         "n_pcs": args.n_pcs,
         "explained_variance": float(train.uns["pca"]["variance_ratio"].sum()),
-        "machine": {"cores": os.cpu_count(), "python": platform.python_version(), "torch": torch.__version__},
         "summary": summary.to_dict("index"),
         "sd_over_seeds": spread.dropna(how="all").to_dict("index"),
         "rows": rows,
         "drivers_of_day_10": driving_genes(train, 10),
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(_plain(result), indent=1, allow_nan=False) + "\n")
-    print(summary.round(3).to_string())
-    print(f"written: {args.out}")
+    print(tables.terminal(tables.frame_lines(summary)))
+    print(f"written: {results.save(args.out, result)}")
 
 
 if __name__ == "__main__":

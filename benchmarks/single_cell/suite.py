@@ -9,20 +9,21 @@ and, where the drift is known, the mean cosine between learned and true velociti
 from __future__ import annotations
 
 import argparse
-import json
-import platform
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from anndata import AnnData
 from tqdm.auto import tqdm
 
 import thalweg as tw
 
-RESULTS = Path(__file__).parents[1] / "results" / "suite.json"
+sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks/ is found from the root
+from benchmarks.common import results, tables
+
+RESULTS = results.path_of("suite")
 TRUTH = "velocity_pca_true"
 
 
@@ -84,15 +85,10 @@ def main() -> None:
     table = pd.DataFrame(rows)
     figures = ["w1", "w1_both_ends", "velocity_cosine"]
     summary = table.groupby(["course", "method"])[figures].mean().round(4)
-    print(summary.to_string())
-    result = {
-        "command": "python benchmarks/single_cell/suite.py",
-        "machine": {"python": platform.python_version(), "torch": torch.__version__},
-        "summary": summary.reset_index().to_dict("records"),
-        "rows": rows,
-    }
-    RESULTS.write_text(json.dumps(result, indent=1, default=float).replace("NaN", "null") + "\n")
-    print(f"written: {RESULTS}")
+    print(tables.terminal(tables.frame_lines(summary)))
+    result = results.head(vars(args), range(args.seeds))
+    result |= {"summary": summary.reset_index().to_dict("records"), "rows": rows}
+    print(f"written: {results.save(RESULTS, result)}")
 
 
 if __name__ == "__main__":

@@ -15,19 +15,20 @@ futures of a cell's 60 nearest cells in place of 15.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from anndata import AnnData
-from fates import Floats, correlations, flow_fates, knn_vote
 
 import thalweg as tw
 
-RESULTS = Path(__file__).parents[1] / "results" / "velocity.json"
+sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks/ is found from the root
+from benchmarks.common import results, tables
+from benchmarks.single_cell.fates import Floats, correlations, flow_fates, knn_vote
+
+RESULTS = results.path_of("velocity")
 
 
 def velocities(adata: AnnData) -> list[dict[str, object]]:
@@ -92,17 +93,11 @@ def main() -> None:
         fate_rows += [{"method": m, "seed": seed} | row for m, p in predicted.items() for row in fates(p, adata)]
     speed = pd.DataFrame(velocity_rows).groupby(["by", "group", "method"]).mean(numeric_only=True).drop(columns="seed")
     fate = pd.DataFrame(fate_rows).groupby(["time", "method"]).mean(numeric_only=True).drop(columns="seed")
-    print(speed.round(3).to_string(), fate.round(3).to_string(), sep="\n\n")
-    result = {
-        "command": "python benchmarks/single_cell/velocity.py",
-        "machine": {"python": platform.python_version(), "torch": torch.__version__},
-        "velocity": speed.round(4).reset_index().to_dict("records"),
-        "fate": fate.round(4).reset_index().to_dict("records"),
-        "velocity_rows": velocity_rows,
-        "fate_rows": fate_rows,
-    }
-    RESULTS.write_text(json.dumps(result, indent=1, default=float).replace("NaN", "null") + "\n")
-    print(f"written: {RESULTS}")
+    print(*(tables.terminal(tables.frame_lines(frame)) for frame in (speed, fate)), sep="\n\n")
+    result = results.head(vars(args), range(args.courses))
+    result |= {name: f.round(4).reset_index().to_dict("records") for name, f in (("velocity", speed), ("fate", fate))}
+    result |= {"velocity_rows": velocity_rows, "fate_rows": fate_rows}
+    print(f"written: {results.save(RESULTS, result)}")
 
 
 if __name__ == "__main__":

@@ -7,19 +7,20 @@ rows of loss_rows.toml. Nothing is written unless all of them pass and each row 
 from __future__ import annotations
 
 import json
-import platform
 import subprocess
 import sys
 import tempfile
 import tomllib
 import xml.etree.ElementTree as ElementTree
-from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks/ is found from the root
+from benchmarks.common import results
+
+ROOT = results.ROOT
 PAGE = ROOT / "docs" / "losses.md"
-RESULTS = ROOT / "benchmarks" / "results" / "losses.json"
+RESULTS = results.path_of("losses")
 
 Row = dict[str, str]
 Proof = dict[str, str | float]
@@ -98,12 +99,7 @@ def main() -> None:
     """Measure, join, write."""
     rows = read_rows()
     proofs = join(rows, measure())
-    result = {
-        "command": "python docs/scripts/loss_table.py",
-        "machine": {"python": platform.python_version(), "torch": version("torch")},
-        "proofs": proofs,
-    }
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    results.save(RESULTS, results.head(packages=["torch"]) | {"proofs": proofs})
     PAGE.write_text(render(rows, proofs), encoding="utf-8")
 
 

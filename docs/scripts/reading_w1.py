@@ -6,9 +6,7 @@ scored, so that everything W1 says here is about samples and dimension, and noth
 
 from __future__ import annotations
 
-import json
-import platform
-from importlib.metadata import version
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,11 @@ import numpy as np
 
 import thalweg as tw
 
-ROOT = Path(__file__).parents[2]
-PICTURE = ROOT / "docs" / "_static" / "reading_w1.png"
-RESULTS = ROOT / "benchmarks" / "results" / "reading_w1.json"
+sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks/ is found from the root
+from benchmarks.common import results
+
+PICTURE = results.ROOT / "docs" / "_static" / "reading_w1.png"
+RESULTS = results.path_of("reading_w1")
 CELLS = (50, 100, 200, 400, 800, 1600)
 DIMS = (2, 5, 10, 50, 100)
 FACTORS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1)
@@ -109,16 +109,9 @@ def main() -> None:
     """Measure, draw, write."""
     floor, shrunk = floors(), shrinking()
     draw(floor, shrunk)
-    result = {
-        "command": "python docs/scripts/reading_w1.py",
-        "machine": {"python": platform.python_version(), "numpy": version("numpy")},
-        "cells": N,
-        "seeds": SEEDS,
-        "floor": floor,
-        "shrunk": shrunk,
-        "best": best(shrunk),
-    }
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    settings = {"cells": N, "factors": FACTORS, "dims": DIMS}
+    result = results.head(settings, range(SEEDS), ["numpy", "POT"])
+    results.save(RESULTS, result | {"cells": N, "floor": floor, "shrunk": shrunk, "best": best(shrunk)})
 
 
 if __name__ == "__main__":

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import ast
-import sys
-from pathlib import Path
 
 import numpy as np
-import pytest
+from benchmarks.reliability import mutants, mutation
 
-FOLDER = Path(__file__).parents[2] / "benchmarks" / "reliability"
 SOURCE = '''"""Docstring with 1 + 1."""
 
 from __future__ import annotations
@@ -33,19 +30,8 @@ def f(x: int | None, flag: bool = True) -> float:
 '''
 
 
-@pytest.fixture(scope="module")
-def tools():
-    sys.path.insert(0, str(FOLDER))
-    try:
-        import mutants
-        import mutation
-    finally:
-        sys.path.remove(str(FOLDER))
-    return mutants, mutation
-
-
-def test_every_change_it_makes_is_one_of_those_it_states(tools):
-    found = {(m.line, m.before, m.after) for m in tools[0].find(SOURCE)}
+def test_every_change_it_makes_is_one_of_those_it_states():
+    found = {(m.line, m.before, m.after) for m in mutants.find(SOURCE)}
     assert found == {
         (10, "'a'", "'XXaXX'"),
         (10, "1", "2"),
@@ -70,24 +56,23 @@ def test_every_change_it_makes_is_one_of_those_it_states(tools):
     }
 
 
-def test_each_mutant_is_valid_python_and_differs_in_one_place(tools):
+def test_each_mutant_is_valid_python_and_differs_in_one_place():
     original = ast.unparse(ast.parse(SOURCE))
-    for mutant in tools[0].find(SOURCE):
+    for mutant in mutants.find(SOURCE):
         changed = ast.unparse(ast.parse(mutant.apply(SOURCE)))
         differing = [(a, b) for a, b in zip(original.splitlines(), changed.splitlines(), strict=True) if a != b]
         assert len(differing) == 1, mutant
         assert mutant.in_function == (mutant.line > 13)
 
 
-def test_a_change_over_several_lines_keeps_the_rest(tools):
+def test_a_change_over_several_lines_keeps_the_rest():
     source = "def f(a, b):\n    é = (a\n        + b)\n    return é\n"
-    (mutant,) = [m for m in tools[0].find(source) if m.kind == "BinOp"]
+    (mutant,) = [m for m in mutants.find(source) if m.kind == "BinOp"]
     assert mutant.apply(source) == "def f(a, b):\n    é = ((a - b))\n    return é\n"
     assert mutant.statement == (2, 3)
 
 
-def test_the_tests_of_a_mutant_are_those_that_reach_it_fastest_first_within_the_budget(tools):
-    mutants, mutation = tools
+def test_the_tests_of_a_mutant_are_those_that_reach_it_fastest_first_within_the_budget():
     (mutant,) = [m for m in mutants.find(SOURCE) if m.after == "max"]
     seconds = {"slow": 20.0, "fast": 0.1, "middle": 15.0, "elsewhere": 0.0}
     seconds["law"] = 0.2
@@ -98,15 +83,15 @@ def test_the_tests_of_a_mutant_are_those_that_reach_it_fastest_first_within_the_
     assert known.tests("f.py", default) == ["elsewhere", "fast", "law", "middle"]  # of the whole file, and of none
 
 
-def test_the_sample_repeats_with_its_seed_and_weighs_files_by_their_lines(tools, tmp_path):
+def test_the_sample_repeats_with_its_seed_and_weighs_files_by_their_lines(tmp_path):
     for folder, name, copies in (("core", "long.py", 9), ("data", "short.py", 1)):
         path = tmp_path / "src" / "thalweg" / folder / name
         path.parent.mkdir(parents=True)
         path.write_text("\n".join(f"def f{k}(a, b):\n    return a + b\n\n" for k in range(40 * copies)))
-    drawn = tools[1].sample(tmp_path, 200, seed=3)
-    assert drawn == tools[1].sample(tmp_path, 200, seed=3)
-    assert drawn != tools[1].sample(tmp_path, 200, seed=4)
+    drawn = mutation.sample(tmp_path, 200, seed=3)
+    assert drawn == mutation.sample(tmp_path, 200, seed=3)
+    assert drawn != mutation.sample(tmp_path, 200, seed=4)
     assert len({(path, m.span, m.after) for path, m in drawn}) == 200
     long = np.mean([path.endswith("long.py") for path, _ in drawn])
     assert abs(long - 0.9) < 0.08
-    assert len(tools[1].sample(tmp_path, 10_000, seed=0)) == 400  # all there are
+    assert len(mutation.sample(tmp_path, 10_000, seed=0)) == 400  # all there are

@@ -26,12 +26,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
+from benchmarks.common.peers import seeded
 from torchcfm.conditional_flow_matching import (
     ConditionalFlowMatcher,
     ExactOptimalTransportConditionalFlowMatcher,
@@ -70,6 +71,10 @@ class PeerSettings:
     batch_size: int = 256
     sigma: float = 0.1
     lr: float = 1e-3
+
+    def record(self) -> dict[str, float]:
+        """All that torchcfm is run with, for the results."""
+        return {**asdict(self), "weight_decay": WEIGHT_DECAY, "steps_per_unit_time": STEPS_PER_UNIT_TIME}
 
 
 @dataclass(frozen=True)
@@ -163,7 +168,7 @@ def fit_torchcfm(
         Increasing, one per snapshot. To reproduce the papers: the index in the full course, so that days 2, 4, 7 with
         day 3 held out are 0, 2, 3.
     seed
-        Seeds the global generators of numpy and torch, the initial weights and the noise of ``push``.
+        Seeds the global generators, which are given back, the initial weights and the noise of ``push``.
     settings
         Network and training settings.
     progress
@@ -181,23 +186,20 @@ def fit_torchcfm(
     """
     times = [float(t) for t in model_times]
     _check(method, snapshots, times)
-    # torchcfm draws its pairs from numpy's global generator and its times and noise from torch's: seeding those two is
-    # the only way to repeat a run of it. This benchmark is the one place of the project that does so.
-    np.random.seed(seed)  # noqa: NPY002
-    torch.manual_seed(seed)
     cells = [torch.as_tensor(np.asarray(x, dtype=np.float32)) for x in snapshots]
     dim = cells[0].shape[1]
     matcher = _matcher(method, settings.sigma)
-    flow = MLP(dim=dim, w=settings.width, time_varying=True)
-    score = MLP(dim=dim, w=settings.width, time_varying=True) if method == "sf2m" else None
-    networks = torch.nn.ModuleList([flow] if score is None else [flow, score])
-    optimiser = torch.optim.AdamW(networks.parameters(), lr=settings.lr, weight_decay=WEIGHT_DECAY)
-    start = time.perf_counter()
-    for _ in trange(settings.steps, desc=f"torchcfm {method}", disable=not progress):
-        optimiser.zero_grad()
-        loss = _loss(matcher, flow, score, _batch(matcher, cells, times, settings.batch_size))
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+    with seeded(seed):  # torchcfm draws its pairs, times and noise from the global generators
+        flow = MLP(dim=dim, w=settings.width, time_varying=True)
+        score = MLP(dim=dim, w=settings.width, time_varying=True) if method == "sf2m" else None
+        networks = torch.nn.ModuleList([flow] if score is None else [flow, score])
+        optimiser = torch.optim.AdamW(networks.parameters(), lr=settings.lr, weight_decay=WEIGHT_DECAY)
+        start = time.perf_counter()
+        for _ in trange(settings.steps, desc=f"torchcfm {method}", disable=not progress):
+            optimiser.zero_grad()
+            loss = _loss(matcher, flow, score, _batch(matcher, cells, times, settings.batch_size))
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
     return PeerModel(flow, score, settings.sigma, seed, time.perf_counter() - start)
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -15,23 +12,17 @@ import torch
 from thalweg.errors import InputError
 
 pytest.importorskip("torchcfm")
-PATH = Path(__file__).parents[2] / "benchmarks" / "single_cell" / "peers.py"
 SHIFT = np.array([2.0, -1.0])
 N = 512
 
 
 @pytest.fixture(scope="module")
 def peers() -> Iterator[ModuleType]:
-    # benchmarks/ is no part of the installed package, so it is loaded by its path.
-    spec = importlib.util.spec_from_file_location("thalweg_benchmark_peers", PATH)
-    if spec is None or spec.loader is None:
-        pytest.skip(f"{PATH} is not there")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up by name
-    spec.loader.exec_module(module)
+    from benchmarks.single_cell import torchcfm_fit
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # networks this small lose more to the threads than they gain
-    yield module
+    yield torchcfm_fit
     torch.set_num_threads(threads)
 
 
