@@ -2,8 +2,8 @@
 
 An image of ``L`` grey levels ``k = 0 .. L-1`` is held at the middle of its level, ``x = (2k + 1)/L - 1``, so that
 uniform dequantisation is ``x + U[-1, 1)/L`` and stays inside [-1, 1]; for ``L = 256`` this is the scale of
-`thalweg.core.likelihood`. Models are trained on dequantised images, and samples are put back on their levels before
-they are scored or shown.
+`thalweg.core.dynamics.likelihood`. Models are trained on dequantised images, and samples are put back on their levels
+before they are scored or shown.
 
 The parts: ``train`` for the generative models, ``reference`` to score samples against, ``judge`` for the classifier in
 whose features they are scored. The floor of every score is ``train`` against ``reference`` at equal size.

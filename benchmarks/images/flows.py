@@ -15,10 +15,10 @@ from benchmarks.images.data import ImageSet, grey_levels
 from benchmarks.images.objectives import Objective
 from torch import Tensor
 
-from thalweg.core.likelihood import Solver, bits_per_dim, importance_bits, log_likelihood, log_standard_normal
+from thalweg.core.dynamics.likelihood import Solver, bits_per_dim, importance_bits, log_likelihood, log_standard_normal
+from thalweg.core.dynamics.ode import FIXED_STEP, odeint
 from thalweg.core.losses import Model
 from thalweg.core.paths import VPDiffusion
-from thalweg.core.solve import FIXED_STEP, odeint
 from thalweg.errors import InputError
 
 
@@ -29,7 +29,7 @@ class Sampler:
     Attributes
     ----------
     method, steps, tolerance
-        Solver of `thalweg.core.solve.odeint`, its steps (fixed-step methods) or both tolerances (adaptive ones).
+        Solver of `thalweg.core.dynamics.ode.odeint`, its steps (fixed-step methods) or both tolerances (adaptive ones).
     guidance
         Weight ``w`` of classifier-free guidance, ``v_null + w (v - v_null)`` (Ho & Salimans 2022); 1 is none.
     undo

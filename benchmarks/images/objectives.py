@@ -27,11 +27,11 @@ from torch import Tensor, nn
 from thalweg.core import couplings, losses
 from thalweg.core.contrastive import MeanNegative, paired_views
 from thalweg.core.dispersive import contrastive_pair
-from thalweg.core.features import tap
+from thalweg.core.dynamics.sde import velocity_from_score
+from thalweg.core.fields.features import tap
 from thalweg.core.losses import Model
 from thalweg.core.objectives import Contrastive, Dispersive, velocity_terms
 from thalweg.core.paths import Batch, BrownianBridge, GaussianOT, GaussianPath, Linear, VPDiffusion, expand
-from thalweg.core.sde import velocity_from_score
 from thalweg.errors import InputError
 
 OBJECTIVES = ("fm-ot", "fm-vp", "sm-vp", "icfm", "otcfm", "sbcfm")

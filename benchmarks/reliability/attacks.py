@@ -46,15 +46,15 @@ def honest() -> AnnData:
 
 def _weights(change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) -> Callable[[Entry], None]:
     def apply(entry: Entry) -> None:
-        tensors = {k: v.copy() for k, v in load_safetensors(entry["weights"].tobytes()).items()}
-        entry["weights"] = np.frombuffer(save_safetensors(change(tensors)), np.uint8).copy()
+        tensors = {k: v.copy() for k, v in load_safetensors(entry["weights"]["0"].tobytes()).items()}
+        entry["weights"]["0"] = np.frombuffer(save_safetensors(change(tensors)), np.uint8).copy()
 
     return apply
 
 
 def _bytes(change: Callable[[bytes], bytes]) -> Callable[[Entry], None]:
     def apply(entry: Entry) -> None:
-        entry["weights"] = np.frombuffer(change(entry["weights"].tobytes()), np.uint8).copy()
+        entry["weights"]["0"] = np.frombuffer(change(entry["weights"]["0"].tobytes()), np.uint8).copy()
 
     return apply
 
@@ -103,7 +103,7 @@ FIT: dict[str, Callable[[Entry], None]] = {
     "pickle as field": _set("params", "method", value=PICKLE),
     "zip of a torch file": _bytes(lambda data: b"PK\x03\x04" + PICKLE),
     "no weights": _bytes(lambda data: b""),
-    "weights of another type": _set("weights", value=np.array([Payload()], dtype=object)),
+    "weights of another type": _set("weights", "0", value=np.array([Payload()], dtype=object)),
     "header of 2^62 bytes": _bytes(lambda data: (2**62).to_bytes(8, "little") + data[8:]),
     "header of 40 MB": _bytes(lambda data: _header_of(40 * 10**6)),
     "header nested 50,000 deep": _bytes(lambda data: (200_000).to_bytes(8, "little") + b"[" * 100_000 + b"]" * 100_000),
@@ -123,10 +123,11 @@ FIT: dict[str, Callable[[Entry], None]] = {
     "depth of 10^9": _set("config", "depth", value=10**9),
     "unknown field": _set("config", "__class__", value="os.system"),
     "option that is no option": _set("config", "dispersive", value={"__init__": "x"}),
-    "dimensions of 10^12": _set("params", "n_dims", value=10**12),
-    "dimensions of -3": _set("params", "n_dims", value=-3),
-    "dimensions as array": _set("params", "n_dims", value=np.arange(5)),
-    "method that is no method": _set("params", "method", value="__import__"),
+    "dimensions of 10^12": _set("recipe", "n_dims", value=10**12),
+    "dimensions of -3": _set("recipe", "n_dims", value=-3),
+    "dimensions as array": _set("recipe", "n_dims", value=np.arange(5)),
+    "method without a name": _set("params", "method", value=""),
+    "name of another method": _set("params", "method", value="sf2m"),
     "sigma of NaN": _set("params", "sigma", value=float("nan")),
     "scale of zero": _set("scale", value=0.0),
     "scale of infinity": _set("scale", value=float("inf")),
@@ -136,9 +137,9 @@ FIT: dict[str, Callable[[Entry], None]] = {
     "one time": _set("time", "times", value=np.array([3.0])),
     "times of NaN": _set("time", "values", value=np.array([0.0, np.nan])),
     "knots without values": _set("time", "knots", value=np.arange(7.0)),
-    "conditions that repeat": _set("conditions", value=np.array(["a", "a"])),
-    "a million conditions": _set("conditions", value=np.arange(10**6).astype(str)),
-    "labels without values": _set("time", "map_labels", value=np.array(["a", "b", "c"])),
+    "conditions that repeat": _set("recipe", "conditions", value=np.array(["a", "a"])),
+    "a million conditions": _set("recipe", "conditions", value=np.arange(10**6).astype(str)),
+    "labels without values": _set("recipe", "map_labels", value=np.array(["a", "b", "c"])),
     "format as text": _set("format", value="one"),
     "format of -1": _set("format", value=-1),
     "format of a later version": _set("format", value=99),
@@ -146,6 +147,18 @@ FIT: dict[str, Callable[[Entry], None]] = {
     "no axis": _drop("time"),
     "history that is no table": _set("history", value=PICKLE),
     "parameters as list": _set("params", value=[1, 2]),
+    "weights as bytes of format 1": lambda entry: entry.update(weights=entry["weights"]["0"]),
+    "two models": lambda entry: entry["weights"].update({"1": entry["weights"]["0"]}),
+    "a million models": _set("params", "n_models", value=10**6),
+    "score as text": _set("params", "score", value="yes"),
+    "another field than the method's": _set("params", "field", value="noise"),
+    "no recipe": _drop("recipe"),
+    "a column that is bytes": _set("recipe", "time_key", value=PICKLE),
+    "a diffusion of NaN": _set("diffusion", value=np.full(3, np.nan)),
+    "a diffusion for other components": _set("diffusion", value=np.ones(7)),
+    "sizes of populations": _set("population_sizes", value={"0": 100.0}),
+    "means of other dimensions": _set("seen", "mean", value=np.zeros((3, 99))),
+    "a record that is a list": _set("seen", value=[1, 2]),
 }
 
 

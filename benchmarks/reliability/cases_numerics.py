@@ -11,7 +11,9 @@ from benchmarks.reliability.common import Case, Result, both, course, refusal
 from torch import Tensor
 
 import thalweg as tw
-from thalweg.core import couplings, entropic_ot, paths, solve
+from thalweg.core import couplings, paths
+from thalweg.core.dynamics import ode
+from thalweg.core.ot import entropic as entropic_ot
 
 
 def clouds(n: int = 200, d: int = 10, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -118,7 +120,7 @@ def orders() -> Result:
     for method, order in (("euler", 1), ("midpoint", 2), ("rk4", 4)):
         steps = (20, 40, 80)
         errors = [
-            float((solve.odeint(lambda t, v: v @ a.T, x, [0.0, 2.0], method=method, n_steps=n)[-1] - exact).norm())
+            float((ode.odeint(lambda t, v: v @ a.T, x, [0.0, 2.0], method=method, n_steps=n)[-1] - exact).norm())
             for n in steps
         ]
         slope = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
@@ -127,7 +129,7 @@ def orders() -> Result:
     slope = _weak_order()
     good &= abs(slope - 1) <= 0.2
     start = x.clone().requires_grad_()
-    end = solve.odeint(lambda t, v: v @ a.T, start, [0.0, 2.0], rtol=1e-10, atol=1e-10)[-1]
+    end = ode.odeint(lambda t, v: v @ a.T, start, [0.0, 2.0], rtol=1e-10, atol=1e-10)[-1]
     (gradient,) = torch.autograd.grad(end.sum(), start)
     error = float((gradient - torch.linalg.matrix_exp(2 * a).sum(0)).abs().max())
     return good and error <= 1e-6, f"orders {', '.join(found)}, SDE {slope:.2f}; gradient to {error:.0e}"
@@ -139,7 +141,7 @@ def _weak_order() -> float:
     for n in steps:
         g = torch.Generator().manual_seed(n)
         zero = torch.zeros(400_000, 1, dtype=torch.float64)
-        end = solve.sdeint(lambda t, v: -v, 1.0, zero, [0.0, 1.0], g, n_steps=n)[-1]
+        end = ode.sdeint(lambda t, v: -v, 1.0, zero, [0.0, 1.0], g, n_steps=n)[-1]
         errors.append(abs(float(end.var()) - (1 - math.exp(-2)) / 2))
     return float(-np.polyfit(np.log(steps), np.log(errors), 1)[0])
 

@@ -39,11 +39,11 @@ def no_times() -> Result:
 
 
 def spacing() -> Result:
-    from thalweg.tl._store import load
+    from thalweg.flows.store import load_fit
 
     adata = course([0, 1, 7])
     tw.tl.fit(adata, "time", rng=0, config=QUICK)
-    tau = load(adata, "thalweg").flow.axis.tau([0.0, 1.0, 7.0])
+    tau = load_fit(adata.uns["thalweg"], "thalweg").flow.axis.tau([0.0, 1.0, 7.0])
     share = float((tau[1] - tau[0]) / (tau[2] - tau[0]))
     return abs(share - 1 / 7) < 1e-12, f"first interval is {share:.4f} of the axis (1/7 = 0.1429)"
 

@@ -12,8 +12,8 @@ from benchmarks.reliability import attacks, memory
 from benchmarks.reliability.common import Case, Result
 
 import thalweg as tw
-from thalweg import _hdf5
-from thalweg.data.reader import default_limit
+from thalweg.data.io import hdf5 as _hdf5
+from thalweg.data.io.reader import default_limit
 
 
 def _growth(call: Callable[[], object]) -> tuple[bool, int]:
@@ -46,7 +46,8 @@ def models() -> Result:
             adata = attacks.fit_attack(base, name)
             stopped, grown = _growth(lambda a=adata: tw.tl.velocity(a))
             refused += stopped
-            weights = adata.uns["thalweg"].get("weights")
+            weights = adata.uns["thalweg"]["weights"]
+            weights = weights.get("0") if isinstance(weights, dict) else weights
             if getattr(weights, "nbytes", 0) > 2**24:  # below, the figure would be noise
                 worst = max(worst, grown / weights.nbytes)
         ran = marker.exists()

@@ -72,7 +72,7 @@ def _small_checkpoint(directory: Path) -> Path:
     """A checkpoint of a run of twenty steps."""
     import torch
 
-    from thalweg.core.fields import MLP, build
+    from thalweg.core.fields.mlp import MLP, build
     from thalweg.training import Checkpoints, TrainingConfig, train
 
     model = build(lambda: MLP(3, width=16, depth=2), torch.Generator().manual_seed(0))

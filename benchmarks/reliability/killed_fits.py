@@ -118,7 +118,7 @@ class _Fits:
             tw.tl.fit(
                 adata, "time", method=method, checkpoint_dir=directory, checkpoint_every=EVERY, resume=resume, **options
             )
-            os.write(self._sink(directory), adata.uns["thalweg"]["weights"].tobytes())
+            os.write(self._sink(directory), adata.uns["thalweg"]["weights"]["0"].tobytes())
 
         directory.mkdir(exist_ok=True)
         child = _fork(fit)
@@ -139,7 +139,7 @@ def _import_all() -> None:
     """
     import torch
 
-    from thalweg.core.fields import MLP, build
+    from thalweg.core.fields.mlp import MLP, build
 
     torch.optim.AdamW(build(lambda: MLP(1, width=1, depth=1), torch.Generator()).parameters())
 

@@ -101,7 +101,9 @@ def everything() -> Arrays:
     for name, options in COURSES.items():
         adata, arguments = course(), dict(options)
         key = arguments.pop("time_key")
-        scores = tw.tl.leave_one_out(adata, key, methods=("otcfm", "uotcfm", "sf2m"), n_seeds=2, config=CONFIG, **arguments)
+        scores = tw.tl.leave_one_out(
+            adata, key, methods=("otcfm", "uotcfm", "sf2m"), n_seeds=2, config=CONFIG, **arguments
+        )
         yield f"leave_one_out {name}", scores[["w1", "energy_distance", "variance_ratio"]].to_numpy()
     adata = course()
     tw.pp.growth(adata, method="unbalanced", time_key="time", condition_key="condition")

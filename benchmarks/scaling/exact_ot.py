@@ -15,7 +15,7 @@ import numpy as np
 import ot
 
 import thalweg as tw
-from thalweg.core.exact_ot import solve_exact
+from thalweg.core.ot.exact import solve_exact
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks/ is found from the root
 from benchmarks.common import peers, results

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from thalweg.core.couplings import Mixture, exact, uniform
 from thalweg.core.dispersive import Kind
-from thalweg.core.fields import MLP, build
+from thalweg.core.fields.mlp import MLP, build
 from thalweg.core.objectives import Contrastive, Dispersive, velocity_terms
 from thalweg.core.paths import Linear
 from thalweg.data import IntervalSampler

@@ -79,7 +79,7 @@ def test_one_value_that_is_not_finite_names_its_gene():
 def test_the_memory_of_expression_is_bounded_to_the_byte():
     tw.settings.max_memory = 6 * 3 * 8
     assert expression.read_expression(cells(), GENES[:3]).shape == (6, 3)
-    with pytest.raises(MemoryBudgetError, match=r"6 cells x 4 genes x 8 bytes .* name fewer genes"):
+    with pytest.raises(MemoryBudgetError, match=r"6 rows x 4 columns x 8 bytes .* name fewer genes"):
         expression.read_expression(cells(), GENES)
 
 

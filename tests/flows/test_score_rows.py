@@ -25,11 +25,11 @@ def failing(monkeypatch, bad):
     """Fits of ``bad(method, seed index)`` fail; returns the methods fitted."""
     fitted, original = [], evaluate.train_flow
 
-    def train_flow(snapshots, method, *args, **kwargs):
-        fitted.append(method)
-        if bad(method, len(fitted)):
+    def train_flow(cells, method, *args, **kwargs):
+        fitted.append(method.name)
+        if bad(method.name, len(fitted)):
             raise NonFiniteLossError("loss term 'velocity' is nan at step 3")
-        return original(snapshots, method, *args, **kwargs)
+        return original(cells, method, *args, **kwargs)
 
     monkeypatch.setattr(evaluate, "train_flow", train_flow)
     return fitted
@@ -63,10 +63,10 @@ def test_a_killed_table_goes_on_and_makes_only_what_is_missing(course, tmp_path,
     fitted = failing(monkeypatch, lambda method, k: k == 1)  # one failure, then a kill in the third fit
     original = evaluate.train_flow
 
-    def cut(snapshots, method, *args, **kwargs):
+    def cut(cells, method, *args, **kwargs):
         if len(fitted) == 2:
             killed(5)
-        return original(snapshots, method, *args, **kwargs)
+        return original(cells, method, *args, **kwargs)
 
     monkeypatch.setattr(evaluate, "train_flow", cut)
     with pytest.raises(killed.error):

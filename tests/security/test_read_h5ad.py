@@ -61,7 +61,7 @@ def test_refusing_takes_no_memory(files):
     code = (
         "import sys, thalweg as tw\n"
         "from benchmarks.reliability.memory import peak\n"
-        "from thalweg import _hdf5\n"
+        "from thalweg.data.io import hdf5 as _hdf5\n"
         "before = peak()\n"
         "for path in sys.argv[1:]:\n"
         "    try: _hdf5.rehearse(__import__('pathlib').Path(path), 2**26)\n"

@@ -197,6 +197,6 @@ def test_missing_things_are_named(moving):
     with pytest.raises(MissingKeyError, match=r"'G3'.*Did you mean \['g3'\]"):
         tw.tl.decode(adata, adata, genes=["G3"])
     tw.settings.max_memory = 1000
-    with pytest.raises(MemoryBudgetError, match="300 cells x 12 genes x 4 bytes"):
+    with pytest.raises(MemoryBudgetError, match="300 rows x 12 columns x 4 bytes"):
         tw.tl.velocity(adata, genes=True)
     assert "velocity" not in adata.layers

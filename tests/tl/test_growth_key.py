@@ -119,8 +119,23 @@ def test_rates_are_checked_and_older_fits_still_read(quick):
         tw.tl.fit(broken, "time", growth_key="growth", config=quick)
     tw.tl.fit(adata, "time", rng=0, config=quick)
     reference = tw.tl.interpolate(adata, 0.5)
-    del adata.uns["thalweg"]["params"]["growth_key"]
+    adata.uns["thalweg"] = first_format(adata.uns["thalweg"])
+    assert "growth_key" not in adata.uns["thalweg"]["params"]
     np.testing.assert_array_equal(tw.tl.interpolate(adata, 0.5).obsm["X_pca"], reference.obsm["X_pca"])
+
+
+def first_format(entry):
+    """A fit as 0.1.0.dev0 stored it, before rates of cells were known."""
+    recipe = entry["recipe"]
+    params = {k: recipe[k] for k in ("time_key", "use_rep", "n_dims", "condition_key", "weight_key")}
+    labels = {k: recipe[k] for k in ("map_labels", "map_values")}
+    return entry | {
+        "format": 1,
+        "params": params | {k: entry["params"][k] for k in ("method", "sigma")},
+        "time": entry["time"] | labels,
+        "conditions": recipe["conditions"],
+        "weights": entry["weights"]["0"],
+    }
 
 
 def test_another_growth_is_another_fit():

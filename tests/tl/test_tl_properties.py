@@ -222,7 +222,7 @@ def test_a_written_fit_is_the_fit_and_nothing_else_was_touched(data, seed, metho
     here, there = (tw.tl.interpolate(a, 2.0, key="fit", rng=0) for a in (adata, back))
     np.testing.assert_array_equal(here.obsm["X_pca"], there.obsm["X_pca"])
     np.testing.assert_array_equal(here.obs["weight"], there.obs["weight"])
-    assert torch.equal(*(torch.from_numpy(np.asarray(a.uns["fit"]["weights"])) for a in (adata, back)))
+    assert torch.equal(*(torch.from_numpy(np.asarray(a.uns["fit"]["weights"]["0"])) for a in (adata, back)))
 
 
 @settings(max_examples=FEW)

@@ -174,5 +174,5 @@ def test_what_cannot_be_followed_is_refused(course):
             tw.tl.trajectories(course, **options)
     tw.tl.trajectories(course, times=[9.0], extrapolate=True)
     tw.settings.max_memory = 1000
-    with pytest.raises(MemoryBudgetError, match="rows x 2 columns x 4 bytes"):
+    with pytest.raises(MemoryBudgetError, match="6 rows x 104 columns x 4 bytes"):
         tw.tl.trajectories(course)

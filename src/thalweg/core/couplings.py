@@ -23,6 +23,7 @@ from thalweg.core.ot import unbalanced as unbalanced_ot
 from thalweg.core.ot.entropic import solver as entropic_ot
 from thalweg.core.ot.exact.pairing import optimal_entries
 from thalweg.core.sampling import draw
+from thalweg.core.sampling import uniform as uniform  # weights for `Independent`, found here
 from thalweg.errors import InputError, MemoryBudgetError
 
 Pairs = tuple[Tensor, Tensor]

@@ -86,17 +86,18 @@ def velocity(
         If the layer would exceed ``thalweg.settings.max_memory``.
     """
     stored = load_fit(find_fit(adata, key), key, device)
-    cells, time_key = read_cells(adata, stored.recipe.places), stored.recipe.time_key
-    to_genes = None if genes is False else _gene_map(adata, cells.use_rep, cells.n_dims, genes, layer)
+    rep, time_key = str(stored.recipe.use_rep), stored.recipe.time_key
+    to_genes = None if genes is False else _gene_map(adata, rep, stored.flow.n_dims, genes, layer)
+    cells = read_cells(adata, stored.recipe.places)
     embedding = None if basis is None else read_embedding(adata, basis).key
     v = stored.flow.velocity(cells.x, cells.time, cells.labels(np.arange(len(cells.x))))
     out = writable(adata, copy)
-    name = f"velocity_{cells.use_rep}"
+    name = f"velocity_{rep}"
     out.obsm[name] = v.astype(np.float32)
     logger.info("added obsm[%r]: velocities per unit of obs[%r]", name, time_key)
     if embedding is not None:
         y = read_representation(adata, embedding)
-        on = v if embedding == cells.use_rep else project(cells.x, v, y, method=projection, n_neighbors=n_neighbors)
+        on = v if embedding == rep else project(cells.x, v, y, method=projection, n_neighbors=n_neighbors)
         name = f"velocity_{embedding.removeprefix('X_')}"
         out.obsm[name] = on.astype(np.float32)
         logger.info("added obsm[%r]: velocities on obsm[%r]", name, embedding)
