@@ -83,7 +83,8 @@ def energy(
     def mean_distance(p: Tensor, wp: Tensor, q: Tensor, wq: Tensor) -> float:
         return _bilinear(_distance, p, wp, q, wq, max_memory)
 
-    return 2 * mean_distance(u, wu, v, wv) - mean_distance(u, wu, u, wu) - mean_distance(v, wv, v, wv)
+    value = 2 * mean_distance(u, wu, v, wv) - mean_distance(u, wu, u, wu) - mean_distance(v, wv, v, wv)
+    return max(value, 0.0)  # less is rounding
 
 
 def mmd(
@@ -128,11 +129,12 @@ def mmd(
     def kernel(s: Tensor, t: Tensor) -> Tensor:
         return torch.exp(-_distance(s, t).square() / 2)
 
-    return (
+    value = (
         _bilinear(kernel, scaled_u, wu, scaled_u, wu, max_memory)
         + _bilinear(kernel, scaled_v, wv, scaled_v, wv, max_memory)
         - 2 * _bilinear(kernel, scaled_u, wu, scaled_v, wv, max_memory)
     )
+    return max(value, 0.0)  # less is rounding
 
 
 def variance_ratio(x: Array, y: Array, *, a: Array | None = None, b: Array | None = None) -> float:

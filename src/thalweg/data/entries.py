@@ -1,4 +1,4 @@
-"""Where a fit lies in an AnnData; shared by what reads it."""
+"""What earlier calls left in ``uns``: where a fit lies, and how growth rates were made."""
 
 from __future__ import annotations
 
@@ -28,3 +28,11 @@ def find_fit(adata: AnnData, key: str) -> Mapping[str, Any]:
     if not isinstance(entry, Mapping) or "format" not in entry:
         raise InputError(f"adata.uns[{key!r}] is not a fit written by thalweg; give key= the key_added of tw.tl.fit.")
     return entry
+
+
+def plan_relaxation(adata: AnnData, growth_key: str) -> float | None:
+    """The relaxation of growth rates that `thalweg.pp.growth` made of plans between times; None for any others."""
+    entry = adata.uns.get(growth_key)
+    if isinstance(entry, Mapping) and entry.get("method") == "unbalanced" and "relaxation" in entry:
+        return float(entry["relaxation"])
+    return None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Literal
 
@@ -90,7 +89,8 @@ def _present(names: list[list[str]], adata: AnnData) -> list[str]:
 def score(adata: AnnData, genes: Sequence[str], layer: str | None) -> NDArray[np.float64]:
     """Score of scanpy (mean over the genes less that of control genes of like expression) of each cell.
 
-    ``adata`` is not changed; control genes are drawn with scanpy's own seed, and no global generator is.
+    ``adata`` is not changed. All genes of like expression are controls, so that nothing is drawn: scanpy would draw
+    from numpy's global generator.
     """
     import anndata
     import scanpy as sc
@@ -99,16 +99,5 @@ def score(adata: AnnData, genes: Sequence[str], layer: str | None) -> NDArray[np
     if adata.isbacked:
         matrix = matrix.to_memory() if hasattr(matrix, "to_memory") else matrix[:]
     cells = anndata.AnnData(matrix, var=adata.var[[]])
-    with _global_generator_kept():
-        sc.tl.score_genes(cells, list(genes), score_name="score", use_raw=False)
+    sc.tl.score_genes(cells, list(genes), ctrl_size=cells.n_vars, score_name="score", use_raw=False, random_state=None)
     return cells.obs["score"].to_numpy(dtype=np.float64)
-
-
-@contextmanager
-def _global_generator_kept() -> Iterator[None]:
-    """Put numpy's global generator back as it was: scanpy seeds it."""
-    state = np.random.get_state()  # noqa: NPY002
-    try:
-        yield
-    finally:
-        np.random.set_state(state)  # noqa: NPY002

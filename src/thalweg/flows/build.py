@@ -34,7 +34,7 @@ def make_flow(
     """
     kind = NoiseFlow if method.field == "noise" else Flow
     spans = _spans(intervals, conditions)
-    return kind(net.eval().requires_grad_(False), axis, center, scale, sigma, spans)
+    return kind(net.eval().requires_grad_(False), axis, center, scale, sigma, spans, conditions)
 
 
 def _spans(intervals: pd.DataFrame, conditions: tuple[str, ...]) -> dict[int, tuple[float, float]]:

@@ -1,8 +1,8 @@
 """Carrying cells through a flow: where they arrive, what they weigh there, and which cell each was.
 
 This is the one place that runs a flow on the cells of a course. A cell that starts with the weight ``w`` weighs ``w g``
-when it arrives, with ``g`` its growth on the way: learned by the flow, or ``exp(rate dt)`` of the rate that the cell
-was given (``growth_key``), forwards in time.
+when it arrives, with ``g`` its growth on the way, below one on the way back: learned by the flow, or by the rates that
+cells were given (`thalweg.flows.given_growth`).
 
 A prediction takes the cells of each condition from the last time before at which that condition was observed, and with
 ``both_ends`` also from the next one, backwards. So a condition that was not sampled at some time still takes part.
@@ -22,6 +22,7 @@ from thalweg._settings import logger
 from thalweg.data.cells import Cells, Rows, offspring
 from thalweg.errors import InputError
 from thalweg.flows.flow import ROWS, Carried, Flow, Integrator, Noise
+from thalweg.flows.given_growth import log_growth, stops
 
 Floats = NDArray[np.float64]
 
@@ -93,10 +94,16 @@ class Carrier:
         x = self.cells.x[rows]
         if len(times) == 1:
             return Carried(x[None], np.ones((1, len(rows))))
+        given = self.cells.rates is not None and not self.flow.grows  # a flow that grows has learned the rates
+        at = stops(self.cells, rows, times) if given else list(times)
         condition = self.cells.labels(rows)
-        carried = self.flow.push(x, times, condition=condition, noise=self.noise, integrator=self.integrator)
+        carried = self.flow.push(x, at, condition=condition, noise=self.noise, integrator=self.integrator)
         carried.x[0] = x  # as they are, not as float32 arithmetic leaves them
-        return Carried(carried.x, carried.weight * self._given_growth(rows, times))
+        if not given:
+            return carried
+        asked = [at.index(t) for t in times]
+        grown = offspring(log_growth(self.cells, rows, at, carried.x)[asked], 1.0)
+        return Carried(carried.x[asked], carried.weight[asked] * grown)
 
     def futures(self, rows: Rows, times: Sequence[float], n_samples: int = 1) -> Iterator[Futures]:
         """Where some cells end, ``n_samples`` times each, in blocks that bound the memory.
@@ -144,13 +151,6 @@ class Carrier:
             return _joined([ahead])
         mass = 1.0 if len(back) == len(ends) else ahead.mass_of(self.cells.condition, list(back))
         return _joined([ahead, self._side(time, back, mass)])
-
-    def _given_growth(self, rows: Rows, times: Sequence[float]) -> Floats | float:
-        """Growth by the rates of the cells, shape ``(n_times, n)``; a flow that grows has learned them."""
-        if self.cells.rates is None or self.flow.grows:
-            return 1.0
-        ahead = np.maximum(np.asarray(times, dtype=np.float64) - times[0], 0.0)
-        return offspring(self.cells.rates[rows], ahead[:, None])
 
     def _ends(self, time: float, extrapolate: bool) -> list[_Ends]:
         """For each condition the observed times on both sides; one that cannot be carried is named in a warning."""

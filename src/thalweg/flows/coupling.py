@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -45,6 +45,18 @@ class Coupled:
     mixture: couplings.Mixture
     intervals: pd.DataFrame
     log_mass: tuple[Tensor, Tensor] | None
+
+    def drawn(self) -> couplings.Mixture:
+        """What pairs are drawn from: the plans, each entry times the mean of its masses at both ends."""
+        if self.log_mass is None:
+            return self.mixture
+        parts: list[couplings.Coupling] = []
+        for part, rows, cols in zip(self.mixture.parts, self.mixture.sources, self.mixture.targets, strict=True):
+            if isinstance(part, couplings.Plan):
+                m0, m1 = self.log_mass[0][rows].double().exp(), self.log_mass[1][cols].double().exp()
+                part = replace(part, mass=part.mass * (m0[part.rows] + m1[part.cols]) / 2)
+            parts.append(part)
+        return replace(self.mixture, parts=parts)
 
     @property
     def seconds(self) -> float:

@@ -10,21 +10,24 @@ from __future__ import annotations
 import inspect
 import time as clock
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from thalweg._settings import logger, settings
 from thalweg.core import distances
 from thalweg.core.ot.exact import solve_exact
-from thalweg.data.cells import Cells
+from thalweg.data.cells import Cells, Rows
 from thalweg.errors import InputError
 from thalweg.flows.carry import Carrier, make_noise
 from thalweg.flows.config import FitConfig
 from thalweg.flows.coupling import PlanCache
 from thalweg.flows.fitting import train_flow
+from thalweg.flows.growth import rates_from_plans
 from thalweg.flows.methods import Method, find_method
 from thalweg.flows.resume import identify_cells
 from thalweg.flows.score_rows import Row, Unit
@@ -77,6 +80,9 @@ def candidates(methods: str | Candidate | Sequence[str | Candidate]) -> dict[str
 class Fold:
     """One held-out time: what is trained on, where it is carried, and what the truth is.
 
+    The truth is the cells of the time, of the conditions that were observed before and after it: of others nothing can
+    be predicted. A prediction counts for the same conditions, each with the share that it has in the truth.
+
     Attributes
     ----------
     full
@@ -85,6 +91,8 @@ class Fold:
         The held-out time.
     axis
         Time axis of the fit without it.
+    relaxation
+        Compute growth rates from unbalanced plans of the training cells, with this relaxation; None keeps those read.
     plans
         Plans already computed, which the seeds of a fold share.
     """
@@ -92,25 +100,66 @@ class Fold:
     full: Cells
     time: float
     axis: TimeAxis
+    relaxation: float | None = None
     plans: PlanCache = field(default_factory=dict)
 
-    @property
+    @cached_property
     def train(self) -> Cells:
-        """The cells of the other times."""
-        return self.full.without(self.time)
+        """The cells of the other times; growth rates that come from plans have not seen the held-out one."""
+        cells = self.full.without(self.time)
+        if self.relaxation is None:
+            return cells
+        return replace(cells, rates=np.nan_to_num(rates_from_plans(cells, self.relaxation)[0]))
 
-    @property
-    def real(self) -> Floats:
-        """Coordinates of the cells held out."""
-        return self.full.at(self.time)
+    @cached_property
+    def ends(self) -> dict[int, tuple[float, float]]:
+        """For each condition of the truth the observed times before and after."""
+        found = {}
+        for condition in np.unique(self.full.condition[self.full.rows(self.time)]).tolist():
+            times = self.full.times_of(condition)
+            before, after = times[times < self.time], times[times > self.time]
+            if len(before) and len(after):
+                found[condition] = (float(before[-1]), float(after[0]))
+            else:
+                logger.warning(
+                    "condition %r has no observed time on one side of %g; it is left out of the scores there",
+                    self.full.conditions[condition],
+                    self.time,
+                )
+        return found
+
+    @cached_property
+    def truth(self) -> Cells:
+        """The cells held out, of the conditions that can be predicted.
+
+        Raises
+        ------
+        InputError
+            If there are none.
+        """
+        rows = self.full.rows(self.time)
+        rows = rows[np.isin(self.full.condition[rows], list(self.ends))]
+        if not len(rows):
+            raise InputError(f"no condition of time {self.time:g} was observed both before and after it.")
+        return self.full.take(rows)
+
+    def shares(self, labels: Rows, weights: Floats) -> Floats:
+        """Weights of predicted cells by which each condition has its share of the truth; zero for other conditions."""
+        out = np.zeros(len(labels))
+        for condition in self.ends:
+            own = labels == condition
+            if own.any():
+                share = self.truth.weights[self.truth.condition == condition].sum() / self.truth.weights.sum()
+                out[own] = weights[own] * (share / weights[own].sum())
+        return out
 
 
-def make_folds(cells: Cells, times: Iterable[float], spacing: Spacing) -> list[Fold]:
+def make_folds(cells: Cells, times: Iterable[float], spacing: Spacing, relaxation: float | None = None) -> list[Fold]:
     """A fold for each time; under index spacing that time keeps its number in the full course."""
     observed = cells.times
     if spacing == "index":
         spacing = {t: float(i) for i, t in enumerate(observed.tolist())}
-    return [Fold(cells, t, make_axis(observed[observed != t], spacing)) for t in times]
+    return [Fold(cells, t, make_axis(observed[observed != t], spacing), relaxation) for t in times]
 
 
 @dataclass(frozen=True)
@@ -159,7 +208,7 @@ class Trial:
         )
         noise = make_noise(fitted.flow, self.stochastic if candidate.score else False, rng)
         cloud = Carrier(fitted.flow, fold.train, noise).predict(fold.time)
-        return score(fold, name, seed, cloud.x, cloud.weight, fitted.seconds)
+        return score(fold, name, seed, cloud.x, cloud.weight, fitted.seconds, fold.train.condition[cloud.rows])
 
 
 def predicted_row(fold: Fold, name: str, predictor: Predictor, seed: int, rng: np.random.Generator) -> Row:
@@ -189,19 +238,47 @@ def takes_rng(predictor: Predictor) -> bool:
     return "rng" in inspect.signature(predictor).parameters
 
 
-def score(fold: Fold, name: str, seed: int, cloud: Floats, weights: ArrayLike | None, seconds: float) -> Row:
-    """Compare a predicted cloud with the real cells of a fold."""
-    return _compared(fold, name, seed, cloud, fold.real, weights, seconds)
+def score(
+    fold: Fold,
+    name: str,
+    seed: int,
+    cloud: Floats,
+    weights: ArrayLike | None,
+    seconds: float,
+    labels: Rows | None = None,
+) -> Row:
+    """Compare a predicted cloud with the real cells of a fold.
+
+    Parameters
+    ----------
+    fold, name, seed, seconds
+        Of the row.
+    cloud, weights
+        Coordinates, shape ``(n, d)``, and weights, shape ``(n,)`` or None for equal ones.
+    labels
+        Condition of each predicted cell, shape ``(n,)``; None where it is not known, which takes all as they are.
+    """
+    a = np.ones(len(cloud)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if labels is not None and fold.full.conditions:
+        a = fold.shares(labels, a)
+        cloud, a = cloud[a > 0], a[a > 0]
+    return _compared(fold, name, seed, (cloud, a), (fold.truth.x, fold.truth.weights), seconds)
 
 
 def _compared(
-    fold: Fold, name: str, seed: int, cloud: Floats, real: Floats, weights: ArrayLike | None, seconds: float
+    fold: Fold,
+    name: str,
+    seed: int,
+    predicted: tuple[Floats, Floats],
+    real: tuple[Floats, Floats],
+    seconds: float,
 ) -> Row:
-    a = None if weights is None else np.asarray(weights, dtype=np.float64)
+    (x, y), limit = (predicted[0], real[0]), settings.max_memory
+    a, b = (None if (w == w[0]).all() else w for w in (predicted[1], real[1]))  # equal weights are faster, and exact
     scores = {
-        "w1": distances.wasserstein(cloud, real, a=a),
-        "energy_distance": distances.energy(cloud, real, a=a),
-        "variance_ratio": distances.variance_ratio(cloud, real, a=a),
+        "w1": distances.wasserstein(x, y, a=a, b=b, max_memory=limit),
+        "energy_distance": distances.energy(x, y, a=a, b=b, max_memory=limit),
+        "variance_ratio": distances.variance_ratio(x, y, a=a, b=b),
     }
     return {"method": name, "time": fold.time, "seed": seed, **scores, "fit_seconds": seconds}
 
@@ -220,32 +297,37 @@ def reference_row(fold: Fold, unit: Unit) -> Row | None:
     return _REFERENCES[unit.method](fold, unit.seed)
 
 
-def _around(fold: Fold) -> tuple[float, float]:
-    times = fold.axis.times
-    return float(times[times < fold.time][-1]), float(times[times > fold.time][0])
-
-
 def _copy_previous(fold: Fold, seed: int) -> Row:
     """The cells of the time before as they are."""
-    return score(fold, "copy-previous", seed, fold.full.at(_around(fold)[0]), None, 0.0)
+    full = fold.full
+    rows = np.concatenate([full.rows(before, c) for c, (before, _) in fold.ends.items()])
+    rows.sort()
+    return score(fold, "copy-previous", seed, full.x[rows], full.weights[rows], 0.0, full.condition[rows])
 
 
 def _ot_midpoint(fold: Fold, seed: int) -> Row:
-    """The optimal plan between the neighbouring times, followed on straight lines."""
-    lo, hi = _around(fold)
-    before, after, share = fold.full.at(lo), fold.full.at(hi), fold.axis.share(lo, fold.time, hi)
-    plan = solve_exact(before, after, cost="sqeuclidean")
-    points = (1 - share) * before[plan.rows] + share * after[plan.cols]
-    return score(fold, "ot-midpoint", seed, points, plan.mass, 0.0)
+    """The optimal plan between the neighbouring times of each condition, followed on straight lines."""
+    full, points, masses, labels = fold.full, [], [], []
+    for condition, (lo, hi) in fold.ends.items():
+        rows, cols, share = full.rows(lo, condition), full.rows(hi, condition), fold.axis.share(lo, fold.time, hi)
+        a, b = (None if (w == w[0]).all() else w / w.sum() for w in (full.weights[rows], full.weights[cols]))
+        plan = solve_exact(full.x[rows], full.x[cols], a=a, b=b, cost="sqeuclidean", max_memory=settings.max_memory)
+        points.append((1 - share) * full.x[rows][plan.rows] + share * full.x[cols][plan.cols])
+        masses.append(plan.mass)
+        labels.append(np.full(len(plan.mass), condition))
+    x, mass, label = (np.concatenate(v) for v in (points, masses, labels))
+    return score(fold, "ot-midpoint", seed, x, mass, 0.0, label)
 
 
 def _floor(fold: Fold, seed: int) -> Row | None:
     """Two disjoint halves of the real cells; None where a single real cell has no two halves."""
-    order = np.random.default_rng(seed).permutation(len(fold.real))
+    x, weights = fold.truth.x, fold.truth.weights
+    order = np.random.default_rng(seed).permutation(len(x))
     half = len(order) // 2
     if not half:
         return None
-    return _compared(fold, "floor", seed, fold.real[order[:half]], fold.real[order[half:]], None, 0.0)
+    one, other = order[:half], order[half:]
+    return _compared(fold, "floor", seed, (x[one], weights[one]), (x[other], weights[other]), 0.0)
 
 
 _REFERENCES: dict[str, Callable[[Fold, int], Row | None]] = dict(

@@ -28,6 +28,7 @@ from thalweg.flows.flow import Flow
 from thalweg.flows.methods import Method
 from thalweg.flows.networks import FlowNet, make_net
 from thalweg.flows.objective import Terms
+from thalweg.flows.resume import expect_threads
 from thalweg.flows.samplers import IntervalBatch, IntervalSampler, NoiseSampler, Sampler
 from thalweg.flows.time_axis import TimeAxis
 from thalweg.training.loop import Monitor, Validation, train
@@ -90,6 +91,7 @@ def train_flow(
     borrowed = max(0.0, coupled.seconds - (time.perf_counter() - before))
     if checkpoints is not None:  # whether plans are whole depends on the memory allowed
         checkpoints.expect(couplings=coupled.intervals["coupling"].tolist())
+        expect_threads(checkpoints, method)
     sampler = _sampler(cells, z.to(device), axis, method, sigma, coupled)
     net = make_net(
         cells.n_dims,
@@ -127,7 +129,7 @@ def train_flow(
 def _sampler(cells: Cells, z: Tensor, axis: TimeAxis, method: Method, sigma: float, coupled: Coupled) -> Sampler:
     tau = torch.as_tensor(axis.tau(cells.time), dtype=torch.float32, device=z.device)
     condition = torch.as_tensor(cells.condition, device=z.device) if cells.conditions else None
-    mixture = coupled.mixture.to(z.device)
+    mixture = coupled.drawn().to(z.device)
     if method.coupling == "none":
         return NoiseSampler(z, tau, condition, mixture, method.path(sigma), axis.n_intervals)
 
@@ -141,13 +143,22 @@ def _sampler(cells: Cells, z: Tensor, axis: TimeAxis, method: Method, sigma: flo
 
 def _split(sampler: Sampler, config: FitConfig, rng: np.random.Generator) -> tuple[Sampler, IntervalBatch | None]:
     """Hold back a share of the source cells of each coupling, and draw one fixed batch of their pairs."""
-    held = torch.zeros(len(sampler.z), dtype=torch.bool)
+    held, without = torch.zeros(len(sampler.z), dtype=torch.bool), 0
     for rows in sampler.mixture.sources:
         n = int(config.validation_fraction * len(rows))
         held[rows.cpu()[torch.from_numpy(rng.permutation(len(rows))[:n])]] = True
+        without += not n
     held = held.to(sampler.z.device)
-    if not all(bool(held[rows].any()) for rows in sampler.mixture.sources):
-        return sampler, None  # off, or a time point with too few cells to spare one
+    if without == len(sampler.mixture.sources):
+        if config.validation_fraction > 0:
+            logger.info("no coupling has cells to spare for validation; all are trained on, for max_steps")
+        return sampler, None
+    if without:
+        logger.info(
+            "%d of %d couplings have too few cells to spare one; the others validate",
+            without,
+            len(sampler.mixture.sources),
+        )
     drawn = sampler.restrict(held).batch(_VALIDATION_BATCH, torch_generator(rng, sampler.z.device))
     return sampler.restrict(~held), drawn
 

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from thalweg._memory import check_memory
-from thalweg._settings import settings
+from thalweg._settings import logger, settings
 from thalweg.core.dynamics import likelihood, ode
 from thalweg.core.fields.affine import Affine
 from thalweg.errors import InputError
@@ -78,6 +78,8 @@ class Flow:
     spans
         For each condition the first and the last time between which it was trained; empty where all of them were
         trained over the whole course.
+    conditions
+        Names of the conditions, for messages.
     """
 
     net: FlowNet
@@ -86,6 +88,7 @@ class Flow:
     scale: float
     sigma: float
     spans: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+    conditions: tuple[str, ...] = ()
 
     @property
     def device(self) -> torch.device:
@@ -130,6 +133,7 @@ class Flow:
         Units of ``x`` per unit of time, shape ``(n, d)``.
         """
         v = self._at_times(self.net.velocity, x, time, condition)
+        v[self._untrained(condition, len(v))] = np.nan
         return v * self.scale * self._slope(v, time)[:, None]
 
     def growth(self, x: ArrayLike, time: ArrayLike, condition: Labels | None = None) -> Floats:
@@ -173,6 +177,7 @@ class Flow:
         tau, options = self.axis.tau(times).tolist(), integrator or Integrator()
         columns = len(tau) * (self.n_dims + 1)
         end = self._blocks(lambda z, c: self._carry(z, tau, c, noise, options), x, condition, axis=1, columns=columns)
+        end[:, self._untrained(condition, end.shape[1])] = np.nan
         return Carried(end[..., : self.n_dims] * self.scale + self.center, np.exp(end[..., self.n_dims]))
 
     def log_density(
@@ -213,7 +218,18 @@ class Flow:
         out = self._blocks(log_p, x, condition) - self.n_dims * math.log(self.scale)
         if self.net.grows and now > first:  # d log p/dtau = - div v + g along a path
             out -= np.log(self.push(x, [time, self.axis.times[0]], condition=condition).weight[-1])
+        out[self._untrained(condition, len(out))] = np.nan
         return out
+
+    def _untrained(self, condition: Labels | None, n: int) -> NDArray[np.bool_]:
+        """Which rows are of a condition that was never trained: its networks' input is random, so its answer is NaN."""
+        if condition is None or not self.spans:
+            return np.zeros(n, dtype=bool)
+        never = ~np.isin(condition, list(self.spans))
+        if never.any():
+            names = ", ".join(repr(self.conditions[c]) for c in np.unique(condition[never]).tolist())
+            logger.warning("condition %s was observed at one time only and not trained; its cells get NaN", names)
+        return never
 
     def _carry(
         self, z: Tensor, tau: list[float], condition: Tensor | None, noise: Noise | None, integrator: Integrator
@@ -233,7 +249,8 @@ class Flow:
         def solved(field: ode.Field, state: Tensor, span: tuple[float, float], n_steps: int) -> Tensor:
             if noise is None:
                 return ode.odeint(field, state, span, method=integrator.method, n_steps=n_steps)[-1]
-            diffusion = noise.strength * self.sigma
+            # Coordinates diffuse, the logarithm of a weight does not: it is integrated along the path.
+            diffusion = noise.strength * self.sigma * (torch.arange(state.shape[1], device=state.device) < d)
             return ode.sdeint(field, diffusion, state, span, noise.generator, n_steps=n_steps)[-1]
 
         ode.check_times(tau)

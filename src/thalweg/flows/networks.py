@@ -109,7 +109,4 @@ def make_net(
     dim: int, method: Method, config: FitConfig, *, n_conditions: int, n_intervals: int, generator: torch.Generator
 ) -> FlowNet:
     """Build the networks of a fit with weights drawn from a CPU ``generator``."""
-    net = fields.build(lambda: FlowNet(dim, method, config, n_conditions, n_intervals), generator)
-    for buffer in net.buffers():
-        buffer.zero_()  # laid out without memory, so they hold anything
-    return net
+    return fields.build(lambda: FlowNet(dim, method, config, n_conditions, n_intervals), generator)

@@ -53,15 +53,35 @@ def open_checkpoints(
     """
     state = _plain(rng.bit_generator.state)
     checkpoints = Checkpoints(directory, identity, resume=resume, every=every, notes={"rng": state})
-    checkpoints.expect_config(config)
-    stored = checkpoints.notes.get("rng")
-    if stored == state:
-        return checkpoints, rng
-    if not fresh:
-        raise InputError(
-            f"{directory} was started with another rng; resume with the same seed, or with rng=None for the stored one."
-        )
-    return checkpoints, _restored(stored, directory)
+    try:
+        checkpoints.expect_config(config)
+        stored = checkpoints.notes.get("rng")
+        if stored == state:
+            return checkpoints, rng
+        if not fresh:
+            raise InputError(
+                f"{directory} was started with another rng; resume with the same seed, or with rng=None for the stored "
+                "one."
+            )
+        return checkpoints, _restored(stored, directory)
+    except BaseException:
+        checkpoints.close()
+        raise
+
+
+def expect_threads(checkpoints: Checkpoints, method: Method) -> None:
+    """Refuse to go on with another number of threads where plans depend on it in their last bits.
+
+    Raises
+    ------
+    InputError
+        If the checkpoint was written with another number; fits of earlier releases did not store it.
+    """
+    if method.coupling not in ("entropic", "unbalanced"):
+        return
+    name, now = "threads of the plans (torch.set_num_threads)", torch.get_num_threads()
+    if checkpoints.start is None or checkpoints.stored(name) is not None:
+        checkpoints.expect(**{name: now})
 
 
 def identify(cells: Cells, method: Method, axis: TimeAxis, device: torch.device) -> dict[str, Any]:

@@ -18,10 +18,15 @@ grows at a constant rate in between:
 
 The masses on all paths, moving with ``u_t`` and growing at that rate, solve ``d rho/dtau + div(rho v) = g rho`` with
 ``v, g`` the conditional means under ``m_t``, which are what regression weighted by ``m_t`` finds.
+
+Where a population vanishes, ``m_0`` is large and its share of the plan small: drawn from the plan it would hardly
+ever be seen, and then with a huge weight. So pairs are drawn from ``pi (m_0 + m_1) / 2``, under which each population
+appears as often as its cells are many at either end, and weigh ``2 m_t / (m_0 + m_1)``, which never exceeds two.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -45,7 +50,8 @@ class IntervalBatch:
     start, length
         ``tau0`` and ``D``, shape ``(n,)``.
     log_mass
-        ``log m_0`` and ``log m_1``, each of shape ``(n,)``; None where every pair carries one.
+        ``log m_0`` and ``log m_1`` relative to ``(m_0 + m_1) / 2``, each of shape ``(n,)``; None where every pair
+        carries one.
     """
 
     batch: Batch
@@ -61,7 +67,7 @@ class IntervalBatch:
 
     @property
     def mass(self) -> Tensor | float:
-        """``m_t``, shape ``(n,)``, or 1."""
+        """``2 m_t / (m_0 + m_1)``, shape ``(n,)``, or 1."""
         if self.log_mass is None:
             return 1.0
         m0, m1 = self.log_mass
@@ -86,7 +92,8 @@ class IntervalSampler:
     condition
         Condition of each cell, int64 of shape ``(n,)``, or None.
     mixture
-        Couplings of the intervals (and conditions), over rows of ``z``.
+        Couplings of the intervals (and conditions), over rows of ``z``; with ``log_mass`` those of
+        `thalweg.flows.coupling.Coupled.drawn`.
     path_of
         Path for interval lengths ``D`` of shape ``(n,)``.
     n_intervals
@@ -116,8 +123,14 @@ class IntervalSampler:
             u_t=inner.u_t / expand(length, inner.u_t),
             condition=None if self.condition is None else self.condition[rows],
         )
-        mass = None if self.log_mass is None else (self.log_mass[0][rows], self.log_mass[1][cols])
-        return IntervalBatch(batch, t, start, length, mass)
+        return IntervalBatch(batch, t, start, length, self._masses(rows, cols))
+
+    def _masses(self, rows: Tensor, cols: Tensor) -> tuple[Tensor, Tensor] | None:
+        if self.log_mass is None:
+            return None
+        m0, m1 = self.log_mass[0][rows], self.log_mass[1][cols]
+        drawn = torch.logaddexp(m0, m1) - math.log(2)
+        return m0 - drawn, m1 - drawn
 
     def restrict(self, keep: Tensor) -> IntervalSampler:
         """The sampler given that the source cell lies in ``keep`` (bool of shape ``(n,)``)."""

@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 from thalweg._settings import logger
 from thalweg.errors import CheckpointError, InputError
 from thalweg.training.files import read_sealed, replace_file, sealed
+from thalweg.training.lock import lock_folder
 from thalweg.training.saving import differences
 
 FORMAT = 1
 """Version of the file; a reader refuses newer ones."""
 
 Row = dict[str, Any]
+_PATIENCE = 60.0  # seconds that a row waits for another process to store its own
 
 
 class Unit(NamedTuple):
@@ -98,6 +100,11 @@ class ScoreRows:
             raise InputError(
                 f"{path} holds the rows of an earlier call; give resume=True to go on from them, or another folder."
             )
+        self._rows = self._stored(path)
+        logger.info("%d finished rows are taken from %s", len(self._rows), path)
+
+    def _stored(self, path: Path) -> dict[Unit, Row | None]:
+        """Rows of a file, which must be of the same call."""
         content = read_sealed(path)
         if not isinstance(content, dict) or not isinstance(content.get("format"), int):
             raise CheckpointError(f"{path} states no format; it is no table of scores.")
@@ -107,20 +114,26 @@ class ScoreRows:
             )
         try:
             changed = differences(content["identity"], self._identity)
-            self._rows = {Unit(*unit): row for unit, row in content["rows"]}
+            rows = {Unit(*unit): row for unit, row in content["rows"]}
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path} is no table of scores ({type(error).__name__}: {error}).") from None
         if changed:
             raise InputError(f"{path} is of another call: {'; '.join(changed)}. Give another checkpoint_dir.")
-        logger.info("%d finished rows are taken from %s", len(self._rows), path)
+        return rows
 
     def _write(self) -> None:
+        """Store all rows, with those that another process has stored meanwhile."""
         if self._path is None:
             return
-        rows = [[list(unit), row] for unit, row in self._rows.items()]
         try:
-            replace_file(self._path, sealed({"format": FORMAT, "identity": self._identity, "rows": rows}))
-        except OSError as error:  # a table is worth more than its copy
+            lock = lock_folder(self._path.parent, _PATIENCE)
+            try:
+                there = self._stored(self._path) if self._path.exists() else {}
+                rows = [[list(unit), row] for unit, row in (there | self._rows).items()]
+                replace_file(self._path, sealed({"format": FORMAT, "identity": self._identity, "rows": rows}))
+            finally:
+                lock.release()
+        except (OSError, CheckpointError, InputError) as error:  # a table is worth more than its copy
             logger.error(
                 "%s could not be written (%s); the rows before are stored, and the others go on", self._path, error
             )

@@ -14,6 +14,7 @@ from thalweg.data.cells import read_course
 from thalweg.data.gene_scores import Organism, chosen_genes, find_organism, score
 from thalweg.data.recipe import Recipe
 from thalweg.data.times import TimeMap, parse_times
+from thalweg.data.writing import writable
 from thalweg.errors import InputError
 from thalweg.flows.growth import BirthDeath, rates_from_plans, relative_offspring
 
@@ -131,7 +132,7 @@ def growth(
     columns = {key_added: rate} | scores
     if dt is not None:
         columns[f"{key_added}_weight"] = relative_offspring(rate, dt, parse_times(adata, str(time_key), time_map))
-    out = adata.copy() if copy else adata
+    out = writable(adata, copy)
     for name, values in columns.items():
         out.obs[name] = values
     out.uns[key_added] = {"method": method, "time_key": time_key or ""} | record

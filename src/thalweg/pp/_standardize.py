@@ -8,6 +8,7 @@ import numpy as np
 
 from thalweg._settings import logger
 from thalweg.data.representation import find_representation, read_representation
+from thalweg.data.writing import writable
 from thalweg.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def standardize(
         raise InputError(
             f"column {int(np.flatnonzero(sd == 0)[0])} of {rep!r} is constant and cannot be standardised; drop it."
         )
-    out = adata.copy() if copy else adata
+    out = writable(adata, copy)
     out.obsm[key_added] = ((x - x.mean(0)) / sd).astype(np.float32)
     out.uns[key_added] = {"use_rep": rep, "mean": x.mean(0), "sd": sd}
     logger.info("added obsm[%r]: %d standardised columns of %r; uns[%r]", key_added, x.shape[1], rep, key_added)

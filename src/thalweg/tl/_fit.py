@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from os import PathLike
 from typing import TYPE_CHECKING
 
@@ -144,9 +145,10 @@ def fit(
         )
     elif resume:
         raise InputError("resume=True needs checkpoint_dir, the folder to go on from.")
-    fitted = train_flow(
-        cells, chosen, axis, config, generator, device=place, checkpoints=checkpoints, description=chosen.name
-    )
+    with checkpoints or nullcontext():
+        fitted = train_flow(
+            cells, chosen, axis, config, generator, device=place, checkpoints=checkpoints, description=chosen.name
+        )
     out = writable(adata, copy)
     out.uns[key_added] = pack(fitted, cells, adata.obs_names.to_numpy(), chosen, recipe, config)
     logger.info("added uns[%r]: the fitted flow", key_added)

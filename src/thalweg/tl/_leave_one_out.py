@@ -17,6 +17,7 @@ from thalweg._device import resolve_device
 from thalweg._random import Rng, resolve_rng
 from thalweg._settings import settings
 from thalweg.data.cells import read_course
+from thalweg.data.entries import plan_relaxation
 from thalweg.data.recipe import Recipe
 from thalweg.data.times import TimeMap
 from thalweg.errors import InputError
@@ -75,7 +76,9 @@ def leave_one_out(
     adata
         Cells of three or more time points; it is not changed.
     time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key
-        As in `fit`.
+        As in `fit`. Weights and conditions count in predictions, references and the truth alike: each condition is
+        predicted from its own neighbouring times. Growth rates that `thalweg.pp.growth` made of plans
+        (``method="unbalanced"``) have seen the time held out; they are computed again in every fold, without it.
     methods
         What to score; the references come with every table. Names of `fit`; a `Method` of your own; or any function
         ``predict(cells, time)``: from the training cells (`thalweg.data.cells.Cells`) and the time left out it returns
@@ -125,7 +128,8 @@ def leave_one_out(
     if n_seeds < 1:
         raise InputError(f"n_seeds must be at least 1, found {n_seeds}.")
     cells = read_course(adata, Recipe(time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key))
-    folds = make_folds(cells, _held_out(cells.times, times, time_key), spacing)
+    relaxation = None if growth_key is None else plan_relaxation(adata, growth_key)
+    folds = make_folds(cells, _held_out(cells.times, times, time_key), spacing, relaxation)
     first = int(rng) if isinstance(rng, int | np.integer) else int(resolve_rng(rng).integers(2**31))
     trial = Trial(config or FitConfig(), spacing, resolve_device(device), stochastic)
     rows = ScoreRows(checkpoint_dir, trial.identity(cells), resume=resume)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -37,7 +38,8 @@ def log_likelihood(
     The density of the first population is carried to the cell's time along the flow, ``d log p/dt = -div v`` (Chen et
     al. 2018; plus the growth rate, for methods that learn one). The first population itself is described by a Gaussian
     mixture with full covariances, whose number of components (1, 2, 4, 8 or 16) has the lowest Bayesian information
-    criterion. ``method="fm"`` needs no mixture: its source is standard Gaussian noise at every time.
+    criterion, by the weights of the cells. ``method="fm"`` needs no mixture: its source is standard Gaussian noise at
+    every time.
 
     Parameters
     ----------
@@ -76,7 +78,7 @@ def log_likelihood(
         raise InputError(f"trace must be 'exact' or 'hutchinson', found {trace!r}.")
     stored = load_fit(find_fit(adata, key), key, device)
     flow, generator = stored.flow, resolve_rng(rng)
-    cells = read_cells(adata, stored.recipe.places)
+    cells = read_cells(adata, replace(stored.recipe, growth_key=None))
     for t in cells.times.tolist():
         flow.axis.check(t, extrapolate=False)
     sources = _sources(flow, cells, stored.recipe.time_key, generator)
@@ -100,15 +102,24 @@ def _sources(flow: Flow, cells: Cells, time_key: str, rng: np.random.Generator) 
         if isinstance(flow, NoiseFlow):
             out[c] = lambda z: np.zeros(len(z))  # not used: the source is the noise
             continue
-        start = (cells.x[cells.rows(first, c)] - flow.center) / flow.scale
+        rows = cells.rows(first, c)
+        start = (cells.x[rows] - flow.center) / flow.scale
         if len(start) < 2:
             name = f" of condition {cells.conditions[c]!r}" if cells.conditions else ""
             raise InputError(
                 f"obs[{time_key!r}] has {len(start)} cells{name} at the first time {first:g}, whose density the "
                 "flow carries; keep at least two."
             )
-        out[c] = _mixture(start, rng)
+        out[c] = _mixture(_resampled(start, cells.weights[rows], rng), rng)
     return out
+
+
+def _resampled(x: Floats, weights: Floats, rng: np.random.Generator) -> Floats:
+    """Cells in proportion to their weights, as a mixture takes no weights; a systematic draw, as they are if equal."""
+    if (weights == weights[0]).all():
+        return x
+    ticks = (np.arange(len(x)) + rng.random()) / len(x)
+    return x[np.searchsorted(np.cumsum(weights / weights.sum()), ticks).clip(max=len(x) - 1)]
 
 
 def _mixture(z: Floats, rng: np.random.Generator) -> LogDensity:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -12,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from thalweg._memory import check_memory
 from thalweg._random import Rng, resolve_rng
 from thalweg._settings import logger, settings
-from thalweg.data.cells import read_cells
+from thalweg.data.cells import Cells, read_cells
 from thalweg.data.entries import find_fit
 from thalweg.data.selection import Selection, select_cells
 from thalweg.errors import InputError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 Floats = NDArray[np.float64]
+Pair = tuple[float, float]
 Direction = Literal["forward", "backward", "both"]
 
 
@@ -46,7 +48,8 @@ def trajectories(
 ) -> AnnData:
     """Paths of chosen cells through time.
 
-    Each cell starts at its own time and runs over those of ``times`` that lie ahead of it.
+    Each cell starts at its own time and runs over those of ``times`` that lie ahead of it and at which its condition
+    was trained.
 
     Parameters
     ----------
@@ -55,7 +58,7 @@ def trajectories(
     cells
         Cells to follow: names; a boolean mask; a mapping from columns of ``obs`` to values, such as
         ``{"cell_type": "HSC"}``; or a number, for so many cells drawn at random. By default all cells of the first
-        observed time (of the last, for ``direction="backward"``), from which a number is drawn, too.
+        observed time of their condition (of the last, for ``direction="backward"``), from which a number is drawn, too.
     key
         Key of ``uns`` with the fit.
     times
@@ -105,14 +108,14 @@ def trajectories(
     if direction not in ("forward", "backward", "both"):
         raise InputError(f"direction must be 'forward', 'backward' or 'both', found {direction!r}.")
     course, grid = read_cells(adata, stored.recipe), _grid(stored, times, n_times, extrapolate)
-    chosen = np.repeat(_chosen(adata, cells, course.time, direction, generator), n_samples)
+    chosen = np.repeat(_chosen(adata, cells, course, direction, generator), n_samples)
     fix = "choose fewer cells or times"
     check_memory("the paths", len(chosen), (len(grid) + 1) * course.n_dims, 4, settings.max_memory, fix)
     carrier = Carrier(stored.flow, course, noise, Integrator(solver, n_steps))
     bundles = []
-    for start in np.unique(course.time[chosen]).tolist():
-        rows = chosen[course.time[chosen] == start]
-        bundles.append(_bundle(carrier, rows, *_ways(start, grid, direction)))
+    for start, (first, last), rows in _groups(carrier, chosen):
+        own = grid if extrapolate else grid[(grid >= first) & (grid <= last)]
+        bundles.append(_bundle(carrier, rows, *_ways(start, own, direction)))
     out = _assemble(adata, stored, bundles, n_samples)
     out.uns["trajectories"] = {
         "method": stored.method.name,
@@ -131,7 +134,7 @@ def _grid(stored: Stored, times: ArrayLike | None, n_times: int, extrapolate: bo
     if times is None:
         if n_times < 2:
             raise InputError(f"n_times must be at least 2, found {n_times!r}.")
-        return np.linspace(axis.times[0], axis.times[-1], n_times)
+        return _snapped(np.linspace(axis.times[0], axis.times[-1], n_times), axis.times)
     grid = np.unique(np.asarray(times, dtype=np.float64))
     if not grid.size:
         raise InputError("times is empty; give at least one, or leave it out.")
@@ -140,21 +143,43 @@ def _grid(stored: Stored, times: ArrayLike | None, n_times: int, extrapolate: bo
     return grid
 
 
+def _snapped(grid: Floats, observed: Floats) -> Floats:
+    """The grid, with times that are observed ones but for rounding put on them."""
+    nearest = observed[np.abs(grid[:, None] - observed).argmin(1)]
+    return np.unique(np.where(np.abs(grid - nearest) <= 1e-9 * np.ptp(observed), nearest, grid))
+
+
 def _chosen(
     adata: AnnData,
     cells: Selection | int | None,
-    observed: Floats,
+    course: Cells,
     direction: Direction,
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
     if cells is not None and not isinstance(cells, int | np.integer):
         return select_cells(adata, cells)
-    rows = np.flatnonzero(observed == (observed.max() if direction == "backward" else observed.min()))
+    end = -1 if direction == "backward" else 0
+    rows = np.sort(np.concatenate([course.rows(float(course.times_of(c)[end]), c) for c in course.strata]))
     if cells is None:
         return rows
     if isinstance(cells, bool) or not 1 <= cells <= len(rows):
-        raise InputError(f"cells={cells} must be between 1 and the {len(rows)} cells of time {observed[rows[0]]:g}.")
+        when = ", ".join(f"{t:g}" for t in np.unique(course.time[rows]))
+        raise InputError(f"cells={cells} must be between 1 and the {len(rows)} cells of time {when}.")
     return np.sort(rng.choice(rows, int(cells), replace=False))
+
+
+def _groups(carrier: Carrier, chosen: NDArray[np.int64]) -> Iterator[tuple[float, Pair, NDArray[np.int64]]]:
+    """Cells that start at one time and may run over the same times: those between which their condition was trained."""
+    course, spans = carrier.cells, {c: carrier.flow.span(c) for c in carrier.cells.strata}
+    for c, (first, last) in spans.items():
+        if (first, last) != (carrier.flow.axis.times[0], carrier.flow.axis.times[-1]):
+            between = f"from {first:g} to {last:g} only" if first <= last else "at no time"
+            logger.warning("condition %r was trained %s; its paths end there", course.conditions[c], between)
+    for start in np.unique(course.time[chosen]).tolist():
+        rows = chosen[course.time[chosen] == start]
+        for span in sorted({spans[c] for c in course.condition[rows].tolist()}):
+            of = np.isin(course.condition[rows], [c for c, own in spans.items() if own == span])
+            yield start, span, rows[of]
 
 
 def _ways(start: float, grid: Floats, direction: Direction) -> tuple[list[float], list[float]]:

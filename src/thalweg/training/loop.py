@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -99,6 +99,21 @@ def train(
     CheckpointError
         If the checkpoint to go on from is not of this model.
     """
+    with nullcontext() if checkpoints is None else checkpoints:
+        return _train(model, objective, config, generator, validation, monitor, checkpoints, progress, description)
+
+
+def _train(
+    model: M,
+    objective: Objective[M],
+    config: TrainingConfig,
+    generator: torch.Generator,
+    validation: Validation[M] | None,
+    monitor: Monitor[M] | None,
+    checkpoints: Checkpoints | None,
+    progress: bool,
+    description: str,
+) -> TrainingResult:
     generators = {"training": generator} | ({} if checkpoints is None else checkpoints.generators)
     state = RunState(model, config, generators)
     if checkpoints is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from thalweg import __version__
@@ -24,6 +25,7 @@ from thalweg.training.checkpoint import (
     write_checkpoint,
 )
 from thalweg.training.config import TrainingConfig
+from thalweg.training.lock import lock_folder
 
 
 class Checkpoints:
@@ -55,8 +57,9 @@ class Checkpoints:
     Raises
     ------
     InputError
-        If the folder holds checkpoints and ``resume`` is False; if they are of a run of another identity, which names
-        what differs; if that run stopped at a loss that was not finite; if the folder cannot be written.
+        If another process writes into the folder; if it holds checkpoints and ``resume`` is False; if they are of a run
+        of another identity, which names what differs; if that run stopped at a loss that was not finite; if the folder
+        cannot be written.
     CheckpointError
         If there are checkpoints and none is valid, or the newest is of a newer format.
     """
@@ -77,15 +80,28 @@ class Checkpoints:
                 raise InputError(f"{name} must be at least 1, found {value!r}.")
         self.directory, self.every, self.keep = Path(directory), every, keep
         self.notes, self.generators = dict(notes or {}), dict(generators or {})
-        self._prepare_folder(resume)
-        self.start: Checkpoint | None = latest_checkpoint(self.directory) if resume else None
+        self.start: Checkpoint | None = None
         self._identity: dict[str, Any] = {}
-        self.expect(**identity)
-        if self.start is not None:
-            self.notes = dict(_values(self.start, "notes"))
-            self._check_start(self.start)
-        elif resume:
-            logger.info("no checkpoint in %s yet: the run starts anew", self.directory)
+        self._lock = self._take_folder()
+        try:
+            self._open(identity, resume)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let other processes write into the folder; `train` does so when it ends."""
+        self._lock.release()
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def stored(self, name: str) -> Any:
+        """An entry of the identity of the checkpoint to go on from; None where there is none."""
+        return None if self.start is None else _values(self.start, "identity").get(name)
 
     def expect(self, **identity: Any) -> None:
         """Add to the identity.
@@ -132,12 +148,27 @@ class Checkpoints:
         meta = {"versions": versions, "identity": self._identity, "notes": self.notes, **record}
         return write_checkpoint(self.directory, step, tensors, meta, self.keep)
 
-    def _prepare_folder(self, resume: bool) -> None:
+    def _take_folder(self) -> FileLock:
+        """Make the folder and keep others out of it: what lies there may be another's, half written."""
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
+            lock = lock_folder(self.directory)
             remove_leftovers(self.directory)
         except OSError as error:
             raise InputError(f"checkpoint_dir={str(self.directory)!r} cannot be written ({error}).") from None
+        return lock
+
+    def _open(self, identity: Mapping[str, Any], resume: bool) -> None:
+        self._check_folder(resume)
+        self.start = latest_checkpoint(self.directory) if resume else None
+        self.expect(**identity)
+        if self.start is not None:
+            self.notes = dict(_values(self.start, "notes"))
+            self._check_start(self.start)
+        elif resume:
+            logger.info("no checkpoint in %s yet: the run starts anew", self.directory)
+
+    def _check_folder(self, resume: bool) -> None:
         there = folders(self.directory)
         if there and not resume:
             raise InputError(

@@ -160,7 +160,7 @@ def _adaptive(field: Field, x: Tensor, method: str, n_steps: int, rtol: float, a
 
 def sdeint(
     drift: Field,
-    diffusion: float | Callable[[float], float],
+    diffusion: float | Tensor | Callable[[float], float | Tensor],
     x: Tensor,
     times: Sequence[float],
     generator: torch.Generator,
@@ -174,7 +174,8 @@ def sdeint(
     drift
         Drift; receives a scalar tensor and the state.
     diffusion
-        Constant, or a function of time.
+        Constant, or a function of time: a number, or a tensor that broadcasts to the state, such as one number for each
+        component.
     x
         State at ``times[0]``, shape ``(n, ...)``.
     times

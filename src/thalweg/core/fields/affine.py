@@ -57,8 +57,14 @@ class Affine(nn.Module):
     def __init__(self, dim: int, n_intervals: int, degree: int = DEGREE) -> None:
         super().__init__()
         self.dim, self.degree = dim, degree
-        self.register_buffer("edges", torch.linspace(0, 1, n_intervals + 1))
+        self.register_buffer("edges", torch.zeros(n_intervals + 1))
         self.register_buffer("theta", torch.zeros(n_intervals, dim + 1, (degree + 1) * dim))
+        self.start()
+
+    def start(self) -> None:
+        """Intervals of equal length, and no velocity."""
+        self.edges.copy_(torch.linspace(0, 1, len(self.edges)))
+        self.theta.zero_()
 
     def forward(self, s: Tensor, x: Tensor) -> Tensor:
         """Velocity at times ``s``, shape ``(n,)``, and points ``x``, shape ``(n, dim)``."""

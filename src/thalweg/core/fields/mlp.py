@@ -9,18 +9,29 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from thalweg.errors import InputError
 
+
+@runtime_checkable
+class StartsWith(Protocol):
+    """A module with buffers that start as something else than zeros; `build` calls ``start`` once they have memory."""
+
+    def start(self) -> None:
+        """Give the buffers their first values."""
+
+
 M = TypeVar("M", bound=nn.Module)
 
 
 def build(make: Callable[[], M], generator: torch.Generator) -> M:
     """Make a module with weights drawn from ``generator``, uniform in ``+-1/sqrt(fan_in)`` as torch's own default.
+
+    Buffers are zero, or what the module's own ``start`` makes of them.
 
     Parameters
     ----------
@@ -39,7 +50,11 @@ def build(make: Callable[[], M], generator: torch.Generator) -> M:
     module.to_empty(device="cpu")
     done = 0
     with torch.no_grad():
+        for buffer in module.buffers():
+            buffer.zero_()
         for layer in module.modules():
+            if isinstance(layer, StartsWith):
+                layer.start()
             if isinstance(layer, nn.Linear):
                 bound = 1 / math.sqrt(layer.in_features)
                 for p in layer.parameters():

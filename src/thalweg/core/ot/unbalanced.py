@@ -52,8 +52,8 @@ def log_ratio(weights: Tensor, mass: Tensor) -> Tensor:
 
 
 def _some(x: Tensor, seed: int, weights: Tensor | None = None) -> Tensor:
-    """At most ``_CELLS`` cells, always the same ones."""
-    generator = torch.Generator().manual_seed(seed)
+    """At most ``_CELLS`` cells, always the same ones whatever the device; on the CPU, where the exact solver is."""
+    generator, x = torch.Generator().manual_seed(seed), x.cpu()
     if weights is not None and not bool((weights == weights[0]).all()):
-        return x[draw(weights.cumsum(0), min(len(x), _CELLS), generator)].cpu()
-    return x[torch.randperm(len(x), generator=generator)[:_CELLS]].cpu()
+        return x[draw(weights.cpu().cumsum(0), min(len(x), _CELLS), generator)]
+    return x[torch.randperm(len(x), generator=generator)[:_CELLS]]

@@ -148,5 +148,7 @@ def plan_block(stored: Stored, cells: Cells, t0: float, t1: float) -> Block:
         rows, cols = keep[sources.numpy()], keep[targets.numpy()]
         a = cells.weights[rows] / cells.weights[rows].sum()
         plan = sparse.csr_matrix((part.mass.numpy(), (part.rows.numpy(), part.cols.numpy())), shape=part.shape)
+        if coupled.log_mass is not None:  # what arrives, as in the flow: pi_ij m_1 of the a_i that set out
+            plan = plan @ sparse.diags(coupled.log_mass[1][targets].double().exp().numpy())
         parts.append((rows, cols, sparse.diags(1 / a) @ plan))
     return Block(_relative(_place(parts, len(cells.x)), cells, t0), t0, t1, np.nan, 0.0)
