@@ -8,8 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
-import pandas as pd
 import pytest
 import torch
 from anndata import AnnData
@@ -19,6 +17,7 @@ import thalweg as tw
 pytest.register_assert_rewrite("strategies")
 import last_bits  # noqa: E402
 import strategies  # noqa: E402
+from courses import make_course  # noqa: E402
 
 mpl.use("Agg")
 strategies.load_profile()
@@ -67,15 +66,6 @@ def proof(request: pytest.FixtureRequest) -> Callable[[str, Any, float], None]:
 @pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
-
-
-def make_course(times=(0.0, 1.0, 3.0), n: int = 120, dims: int = 3, seed: int = 0, speed: float = 2.0) -> AnnData:
-    """Gaussian clouds that move along the first axis at ``speed`` per unit of time."""
-    rng = np.random.default_rng(seed)
-    shift = np.eye(dims)[0] * speed
-    x = np.concatenate([0.5 * rng.standard_normal((n, dims)) + t * shift for t in times])
-    obs = pd.DataFrame({"time": np.repeat(np.asarray(times), n)}, index=[f"cell{i}" for i in range(len(x))])
-    return AnnData(obs=obs, obsm={"X_pca": x.astype(np.float32)})
 
 
 @pytest.fixture

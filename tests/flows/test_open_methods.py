@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import thalweg as tw
-from conftest import make_course
+from courses import make_course
 from thalweg.core import couplings, paths
 from thalweg.errors import InputError
 from thalweg.flows.methods import METHODS

@@ -3,7 +3,7 @@
 A cell observed at ``T_k`` has the rate it was given until the next observed time of its condition. From there on its
 descendants have the rate of the measured cells they have become like: the mean over the nearest ones, by the kernel of
 `thalweg.core.neighbours`. Backwards a cell shrinks to its ancestor at the ancestor's rate: that of the cells at the
-start of the interval, nearest to where the ancestor lies there. So carried forwards and back, a cell weighs what it did.
+start of the interval, nearest to where the ancestor lies there. Carried forwards and back, a cell weighs what it did.
 
 Not guaranteed: anything between cells whose rates jump from one neighbour to the next.
 """
