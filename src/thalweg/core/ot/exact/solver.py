@@ -39,7 +39,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from thalweg._memory import check_memory
 from thalweg.core.ot.exact.pairs import Arcs, Array, Index, below, ground_cost
 from thalweg.core.ot.exact.problem import Problem, Solution, checked, problem, staircase
-from thalweg.core.ot.exact.start import ARCS_PER_POINT, POOL_PER_POINT, pool_of_arcs, refine, start_potentials
+from thalweg.core.ot.exact.arcs import ARCS_PER_POINT, POOL_PER_POINT, pool_of_arcs, refine, start_potentials
 from thalweg.errors import InputError, NotConvergedError
 
 Cost = Literal["euclidean", "sqeuclidean"]
