@@ -29,9 +29,8 @@ _LOWEST_EXPONENT = -80.0  # smaller exponentials are denormal in float32, and te
 
 def soft_min(problem: Problem, g: Tensor, temperature: float) -> Tensor:
     """Return the best ``f``: ``-t lambda log sum_j b_j exp((g_j - C_ij)/t)``, ``lambda = tau_a/(tau_a + t)``."""
-    zero = torch.zeros_like(problem.x[:, 0])
     sums = []
-    for _, block in exponents(problem, zero, problem.log_b + g / temperature, temperature).blocks():
+    for _, block in exponents(problem, None, problem.log_b + g / temperature, temperature).blocks():
         top = block.amax(1, keepdim=True)
         sums.append((block.sub_(top).clamp_(min=_LOWEST_EXPONENT).exp_().sum(1).log_() + top[:, 0]).double())
     return -temperature / (1 + temperature / problem.tau_a) * torch.cat(sums)
@@ -68,7 +67,8 @@ def blocks(left: Tensor, right: Tensor, out: Tensor | None = None) -> Iterator[t
 class Exponents:
     """A matrix of exponents, made in blocks of rows.
 
-    It is ``left @ right``; with ``f`` and ``g`` given, ``f_i + g_j`` less the roots of that product.
+    It is ``left @ right``; with ``g`` given it is ``f_i + g_j`` less the roots of that product, without ``f`` if that is
+    None.
     """
 
     left: Tensor
@@ -79,21 +79,23 @@ class Exponents:
     def blocks(self, out: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:
         """Blocks with their first row, written to ``out`` if that is given; the caller may overwrite them."""
         for start, block in blocks(self.left, self.right, out):
-            if self.f is not None and self.g is not None:
+            if self.g is not None:
                 torch.sub(self.g, block.clamp_(min=0).sqrt_(), out=block)
-                block += self.f[start : start + len(block), None]
+                if self.f is not None:
+                    block += self.f[start : start + len(block), None]
             yield start, block
 
 
-def exponents(problem: Problem, f: Tensor, g: Tensor, temperature: float, shift: float = 0.0) -> Exponents:
-    """``f_i + g_j - C_ij/t - shift`` with the data type of the problem's kernel; ``f`` and ``g`` are divided by ``t``."""
+def exponents(problem: Problem, f: Tensor | None, g: Tensor, temperature: float, shift: float = 0.0) -> Exponents:
+    """``f_i + g_j - C_ij/t - shift`` in the data type of the kernel; ``f`` (None is 0) and ``g`` are divided by ``t``."""
     scale, dtype = temperature**0.5 if problem.squared else temperature, problem.dtype
+    zero = torch.zeros_like(problem.x[:, 0])
     if problem.squared:
-        left, right = factors(problem.x / scale, problem.y / scale, f, g)
+        left, right = factors(problem.x / scale, problem.y / scale, zero if f is None else f, g)
         left[:, -2] -= shift
         return Exponents(left.to(dtype), right.to(dtype))
-    left, right = factors(problem.x / scale, problem.y / scale, torch.zeros_like(f), torch.zeros_like(g))
-    return Exponents(left.neg_().to(dtype), right.to(dtype), (f - shift).to(dtype), g.to(dtype))
+    left, right = factors(problem.x / scale, problem.y / scale, zero, torch.zeros_like(g))
+    return Exponents(left.neg_().to(dtype), right.to(dtype), None if f is None else (f - shift).to(dtype), g.to(dtype))
 
 
 def full_pass(problem: Problem, f: Tensor, g: Tensor, temperature: float, tol: float) -> tuple[Kept, float]:

@@ -33,7 +33,7 @@ from torch import Tensor
 from thalweg._memory import DEFAULT
 from thalweg.core.ot.entropic.passes import restore
 from thalweg.core.ot.entropic.problem import Problem, balance, check_options, check_points, mean_cost, shuffled
-from thalweg.core.ot.entropic.start import SUBSET, alternate, warm_start
+from thalweg.core.ot.entropic.start import alternate, warm_start
 from thalweg.errors import InputError, NotConvergedError
 
 ROUNDS = 100  # passes over all pairs
@@ -185,8 +185,6 @@ def relative_epsilon(
 
 
 def _solve(problem: Problem, tol: float, max_iterations: int) -> tuple[Tensor, Tensor, float, int]:
-    """Warm start at the mean cost (in units of ``eps``), then the whole problem at temperature 1."""
-    part = problem.subset(SUBSET)
-    hottest = mean_cost(part.x, part.y, part.log_a.exp(), part.log_b.exp())
-    f = warm_start(problem, hottest, tol=max(tol, 0.1), max_iterations=max_iterations, rounds=3, solved_next=True)
+    """Warm start, then the whole problem at temperature 1."""
+    f = warm_start(problem, tol=max(tol, 0.1), max_iterations=max_iterations, rounds=3, solved_next=True)
     return alternate(problem, f, 1.0, tol, max_iterations, rounds=ROUNDS)

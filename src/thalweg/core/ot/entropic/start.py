@@ -30,14 +30,20 @@ from torch import Tensor
 
 from thalweg.core.ot.entropic.newton import ScalingProblem
 from thalweg.core.ot.entropic.passes import full_pass, soft_min
-from thalweg.core.ot.entropic.problem import Problem
+from thalweg.core.ot.entropic.problem import Problem, mean_cost
 
 SUBSET = 1500  # points of each cloud in the warm start
 COOLING = 4.0  # ratio of successive temperatures
 
 
 def warm_start(
-    problem: Problem, hottest: float, *, tol: float, max_iterations: int, rounds: int, solved_next: bool
+    problem: Problem,
+    hottest: float | None = None,
+    *,
+    tol: float,
+    max_iterations: int,
+    rounds: int,
+    solved_next: bool,
 ) -> Tensor:
     """Potential ``f`` of all points near that of temperature 1, from a subset.
 
@@ -46,7 +52,8 @@ def warm_start(
     problem
         Points in random order.
     hottest
-        The first temperature is the lowest power of four that is not below this.
+        The first temperature is the lowest power of four that is not below this; None is the mean squared distance in
+        the subset.
     tol, max_iterations, rounds
         See `alternate`; they hold for each temperature.
     solved_next
@@ -54,6 +61,8 @@ def warm_start(
     """
     part = problem.subset(SUBSET)
     whole = len(part.x) == len(problem.x) and len(part.y) == len(problem.y)
+    if hottest is None:
+        hottest = mean_cost(part.x, part.y, part.log_a.exp(), part.log_b.exp())
     steps = math.ceil(math.log(max(hottest, 1.0), COOLING))
     g = torch.zeros_like(part.log_b)
     for step in range(steps, 0 if whole and solved_next else -1, -1):

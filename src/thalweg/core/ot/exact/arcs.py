@@ -4,7 +4,7 @@ Entropic transport with regularisation ε has potentials (f, g) whose plan a_i b
 marginals a and b. As ε → 0 they tend to optimal potentials, and the support of an optimal plan lies among the arcs of
 low reduced cost c − f − g. So three steps:
 
-1. The warm start of entropic transport (`thalweg.core.ot.entropic.start`) at ε = 0.06 S, then soft minima over all
+1. The warm start of entropic transport (`thalweg.core.ot.entropic.start`) at ε = 0.12 S, then soft minima over all
    pairs. S is the standard deviation of the cost matrix after its row and column means are taken off, which neither an
    offset nor a translation of one cloud changes; it comes from a sample.
 2. The pool: about 60 arcs of low reduced cost for each point.
@@ -22,14 +22,15 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from thalweg._memory import DEFAULT
 from thalweg.core.ot.entropic import problem as entropic
 from thalweg.core.ot.entropic.passes import soft_min
-from thalweg.core.ot.entropic.start import SUBSET, warm_start
+from thalweg.core.ot.entropic.start import warm_start
 from thalweg.core.ot.exact.pairs import Arcs, Array, below
 
 SPREAD_POINTS, THRESHOLD_ROWS = 300, 200  # points and rows of the samples
 SWEEPS = 2
-EPS_FIRST, EPS_LAST = 0.24, 0.06  # of the spread of the cost
+EPS_FIRST, EPS_LAST = 0.48, 0.12  # of the spread of the cost
 SPARSE_FACTORS = (0.5, 0.25, 0.12, 0.06)
 SPARSE_STEPS = 40
 DENSE_STEPS = 50  # pairs of products at each temperature of the warm start, and the marginal error that ends them
@@ -45,11 +46,8 @@ def start_potentials(x: Array, y: Array, a: Array, b: Array, squared: bool) -> t
     xs, ys, al, be = xs[order_x], ys[order_y], al[order_x].log(), be[order_y].log()
     eps = max(EPS_LAST * _spread(xs[:SPREAD_POINTS], ys[:SPREAD_POINTS], squared), FLOOR)
     unit = eps**0.5 if squared else eps
-    memory = 8 * SUBSET**2  # the subset's kernel, the only one that is held
-    p = entropic.Problem(xs / unit, ys / unit, al, be, math.inf, math.inf, torch.float32, memory, squared)
-    f = warm_start(
-        p, EPS_FIRST / EPS_LAST, tol=DENSE_ERROR, max_iterations=DENSE_STEPS, rounds=1, solved_next=False
-    )
+    p = entropic.Problem(xs / unit, ys / unit, al, be, math.inf, math.inf, torch.float32, DEFAULT, squared)
+    f = warm_start(p, EPS_FIRST / EPS_LAST, tol=DENSE_ERROR, max_iterations=DENSE_STEPS, rounds=1, solved_next=False)
     g = soft_min(p.flipped(), f, 1.0)
     for _ in range(SWEEPS - 1):
         f = soft_min(p, g, 1.0)
