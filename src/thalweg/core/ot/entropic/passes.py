@@ -67,8 +67,7 @@ def blocks(left: Tensor, right: Tensor, out: Tensor | None = None) -> Iterator[t
 class Exponents:
     """A matrix of exponents, made in blocks of rows.
 
-    It is ``left @ right``; with ``g`` given it is ``f_i + g_j`` less the roots of that product, without ``f`` if that is
-    None.
+    It is ``left @ right``. Where ``g`` is given it is ``f_i + g_j`` less the roots of that product; ``f`` None is 0.
     """
 
     left: Tensor
@@ -87,7 +86,7 @@ class Exponents:
 
 
 def exponents(problem: Problem, f: Tensor | None, g: Tensor, temperature: float, shift: float = 0.0) -> Exponents:
-    """``f_i + g_j - C_ij/t - shift`` in the data type of the kernel; ``f`` (None is 0) and ``g`` are divided by ``t``."""
+    """``f_i + g_j - C_ij/t - shift``, with ``f`` (None is 0) and ``g`` divided by ``t``, in the kernel's data type."""
     scale, dtype = temperature**0.5 if problem.squared else temperature, problem.dtype
     zero = torch.zeros_like(problem.x[:, 0])
     if problem.squared:

@@ -15,7 +15,8 @@ chosen entries (`newton`) improve the potentials. Keeping few entries follows Sc
 Computing 2019).
 
 The entropic solver starts at the mean cost and goes on with `alternate` on all points. The exact solver sets ``eps``
-to a small share of the spread of its costs, starts at 4, and takes one round at each temperature.
+to a small share of the spread of its costs, starts at 4, and takes one round at each temperature. For the distance
+in place of its square, points are in units of ``eps`` (`Problem.squared`).
 
 Not guaranteed: that the potentials of a warm start are accurate; the same bits on another number of threads.
 """
