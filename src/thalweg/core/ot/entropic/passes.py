@@ -56,11 +56,16 @@ def factors(x: Tensor, y: Tensor, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]
 
 
 def blocks(left: Tensor, right: Tensor, out: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:
-    """Row blocks of ``left @ right`` that fit the cache of a CPU, or are worth a launch on a GPU."""
+    """Row blocks of ``left @ right`` that fit the cache of a CPU, or are worth a launch on a GPU.
+
+    Without ``out`` each block is written over the one before.
+    """
     rows = max(1, 2 ** (25 if left.is_cuda else 21) // right.shape[1])
+    room = left.new_empty(min(rows, len(left)), right.shape[1]) if out is None else out
     for start in range(0, len(left), rows):
         part = left[start : start + rows]
-        yield start, part @ right if out is None else torch.mm(part, right, out=out[start : start + rows])
+        first = 0 if out is None else start
+        yield start, torch.mm(part, right, out=room[first : first + len(part)])
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def start_potentials(x: Array, y: Array, a: Array, b: Array, squared: bool) -> t
     xs, ys, al, be = xs[order_x], ys[order_y], al[order_x].log(), be[order_y].log()
     eps = max(EPS_LAST * _spread(xs[:SPREAD_POINTS], ys[:SPREAD_POINTS], squared), FLOOR)
     unit = eps**0.5 if squared else eps
-    p = entropic.Problem(xs / unit, ys / unit, al, be, math.inf, math.inf, torch.float32, DEFAULT, squared)
+    p = entropic.Problem(xs.div_(unit), ys.div_(unit), al, be, math.inf, math.inf, torch.float32, DEFAULT, squared)
     f = warm_start(p, EPS_FIRST / EPS_LAST, tol=DENSE_ERROR, max_iterations=DENSE_STEPS, rounds=1, solved_next=False)
     g = soft_min(p.flipped(), f, 1.0)
     for _ in range(SWEEPS - 1):
@@ -76,8 +76,10 @@ def _threshold(x: Array, y: Array, f: Array, g: Array, squared: bool, share: flo
     reduced = _costs(torch.from_numpy(x[pick]), torch.from_numpy(y), squared).numpy()
     reduced -= f[pick, None]
     reduced -= g
-    rank = min(int(share * reduced.size), reduced.size - 1)
-    return float(np.partition(reduced, rank, axis=None)[rank])
+    flat = reduced.ravel()
+    rank = min(int(share * len(flat)), len(flat) - 1)
+    flat.partition(rank)
+    return float(flat[rank])
 
 
 def pool_of_arcs(x: Array, y: Array, f: Array, g: Array, squared: bool) -> Arcs:
