@@ -122,7 +122,7 @@ def test_mixture_keeps_shares_and_names_rows_of_the_common_array(generator):
 
 
 def test_an_entropic_plan_that_does_not_converge_is_not_replaced(monkeypatch):
-    from thalweg.core.ot.entropic import solver as entropic_ot
+    from thalweg.core.ot import entropic as entropic_ot
 
     def fail(*args, **kwargs):
         raise NotConvergedError("marginal error")

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from thalweg._memory import DEFAULT
+from thalweg.core.ot import entropic as entropic_ot
 from thalweg.core.ot import unbalanced as unbalanced_ot
-from thalweg.core.ot.entropic import solver as entropic_ot
 from thalweg.core.ot.exact.pairing import optimal_entries
 from thalweg.core.sampling import draw
 from thalweg.core.sampling import uniform as uniform  # weights for `Independent`, found here

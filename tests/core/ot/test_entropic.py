@@ -5,7 +5,7 @@ import ot
 import pytest
 import torch
 
-from thalweg.core.ot.entropic import passes, plan_entries, relative_epsilon, solve_entropic
+from thalweg.core.ot.entropic import passes, plan_entries, relative_epsilon, solve_entropic, start
 from thalweg.core.ot.entropic.newton import ScalingProblem
 from thalweg.errors import InputError, MemoryBudgetError, NotConvergedError
 
@@ -31,11 +31,9 @@ def dense(x, y, plan):
 @pytest.fixture
 def sparse(monkeypatch):
     """Make small problems take the way of large ones: chosen entries, several blocks, warm start on a subset."""
-    from thalweg.core.ot.entropic import solver as entropic_ot
-
     monkeypatch.setattr(passes, "_SMALL", 0)
     monkeypatch.setattr(passes, "_DENSE_ABOVE", 1.1)
-    monkeypatch.setattr(entropic_ot, "SUBSET", 25)
+    monkeypatch.setattr(start, "SUBSET", 25)
 
 
 @pytest.mark.parametrize("epsilon", [2.0, 0.2, 0.05])

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from thalweg.core.ot.exact import ExactPlan, certify, solve_exact
+from thalweg.core.ot.exact import arcs as exact_arcs
 from thalweg.core.ot.exact import solver as exact_ot
-from thalweg.core.ot.exact import start as _exact_ot_start
 from thalweg.errors import InputError, NotConvergedError
 
 Array = npt.NDArray[np.float64]
@@ -68,7 +68,7 @@ def test_column_generation_agrees_with_dense_simplex(
 
 @pytest.mark.parametrize("cost", COSTS)
 def test_missing_arcs_are_found_by_the_test_of_all_pairs(cost: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_exact_ot_start, "POOL_PER_POINT", 1)
+    monkeypatch.setattr(exact_arcs, "POOL_PER_POINT", 1)
     x, y = clouds(400, 300, 4)
     plan = solve_exact(x, y, cost=cost, small=0)
     assert plan.cost == pytest.approx(reference(x, y, None, None, cost), rel=1e-9)

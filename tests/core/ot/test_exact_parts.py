@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from strategies import clouds, seeds, weights
-from thalweg.core.ot.exact import certify, pairs, solve_exact
+from thalweg.core.ot.entropic import start as starts
+from thalweg.core.ot.exact import arcs, certify, pairs, solve_exact
 from thalweg.core.ot.exact import problem as problems
-from thalweg.core.ot.exact import start as starts
 from thalweg.errors import InputError
 
 COSTS = {False: "euclidean", True: "sqeuclidean"}
 
 
-def listed(arcs):
-    return set(zip(arcs.rows.tolist(), arcs.cols.tolist(), strict=True))
+def listed(found):
+    return set(zip(found.rows.tolist(), found.cols.tolist(), strict=True))
 
 
 @given(st.data(), clouds(), st.booleans(), st.integers(1, 60))
@@ -73,24 +73,24 @@ def gap_of(x, y, a, b, f, squared, optimum):
 
 
 @pytest.mark.parametrize("squared", [False, True])
-@pytest.mark.parametrize(("n", "m", "d", "subsample"), [(150, 120, 5, 1500), (200, 260, 2, 80)])
-def test_starting_potentials_are_near_the_optimum_and_their_arcs_hold_it(squared, n, m, d, subsample):
+@pytest.mark.parametrize(("n", "m", "d", "subset"), [(150, 120, 5, 1500), (200, 260, 2, 80)])
+def test_starting_potentials_are_near_the_optimum_and_their_arcs_hold_it(squared, n, m, d, subset):
     """A bad start costs rounds, not correctness, so only this test sees it."""
     rng = np.random.default_rng(n)
     x, y = rng.normal(size=(n, d)), rng.normal(0.7, 1.4, size=(m, d))
     a, b = rng.uniform(0.5, 1.5, n), rng.uniform(0.5, 1.5, m)
     a, b = a / a.sum(), b / b.sum()
     best = solve_exact(x, y, a=a, b=b, cost=COSTS[squared])
-    with mock.patch.object(starts, "SUBSAMPLE", subsample), mock.patch.object(pairs, "BLOCK_ENTRIES", 3000):
-        f, g, eps = starts.start_potentials(x, y, a, b, squared)
-        pool = starts.pool_of_arcs(x, y, f, g, squared)
-        fine_f, _ = starts.refine(pool, a, b, f, g, eps)
+    with mock.patch.object(starts, "SUBSET", subset), mock.patch.object(pairs, "BLOCK_ENTRIES", 3000):
+        f, g, eps = arcs.start_potentials(x, y, a, b, squared)
+        pool = arcs.pool_of_arcs(x, y, f, g, squared)
+        fine_f, _ = arcs.refine(pool, a, b, f, g, eps)
     coarse, fine = (gap_of(x, y, a, b, potential, squared, best.cost) for potential in (f, fine_f))
     print(f"gap {coarse:.4f} then {fine:.4f}, arcs {len(pool.rows)} of {n * m}, eps {eps:.4f}")
-    assert 0 <= coarse < 0.06
+    assert 0 <= coarse < 0.1  # grows with the regularisation: half of it, half the gap
     assert -1e-9 <= fine < 0.004
     assert listed(best) <= listed(pool)
-    assert len(pool.rows) == pytest.approx(min(n * m, starts.POOL_PER_POINT * (n + m)), rel=0.1)
+    assert len(pool.rows) == pytest.approx(min(n * m, arcs.POOL_PER_POINT * (n + m)), rel=0.1)
     # Entropic potentials: their plan has the marginal of the side that was updated last.
     plan = a[:, None] * b * np.exp((f[:, None] + g - cdist(x, y, COSTS[squared])) / eps)
     assert np.abs(plan.sum(0) - b).sum() < 1e-3

@@ -9,7 +9,8 @@ import torch
 
 from thalweg.core import couplings
 from thalweg.core.couplings import unbalanced
-from thalweg.core.ot.entropic import solver as entropic_ot
+from thalweg.core.ot import entropic as entropic_ot
+from thalweg.core.ot.entropic import entries
 from thalweg.core.ot.thinning import thin
 from thalweg.errors import InputError, MemoryBudgetError
 
@@ -98,7 +99,9 @@ def test_what_fits_is_not_thinned():
 def test_unbalanced_plans_of_many_cells_carry_the_same_mass(monkeypatch):
     x, y = clouds()
     whole = unbalanced(x, y, 0.5)
-    monkeypatch.setattr(entropic_ot, "ENTRY", 100 * entropic_ot.ENTRY)  # as if each entry took a hundred times as much
+    dear = 100 * entropic_ot.ENTRY  # as if each entry took a hundred times as much
+    monkeypatch.setattr(entropic_ot, "ENTRY", dear)
+    monkeypatch.setattr(entries, "ENTRY", dear)
     plan = unbalanced(x, y, 0.5, max_memory=20 * entropic_ot.ENTRY * len(x))
     assert plan.thinned
     assert float(plan.mass.sum()) == pytest.approx(float(whole.mass.sum()), rel=1e-3)

@@ -15,7 +15,8 @@ from thalweg.errors import InputError
 class Problem:
     """Centred points in units of ``sqrt(eps)``, logarithms of positive weights, ``tau`` in units of ``eps``; float64.
 
-    ``dtype`` is that of the kernel.
+    ``dtype`` is that of the kernel. The cost is the squared distance; where ``squared`` is False it is the distance,
+    and the points are in units of ``eps``.
     """
 
     x: Tensor
@@ -26,6 +27,7 @@ class Problem:
     tau_b: float
     dtype: torch.dtype
     max_memory: int
+    squared: bool = True
 
     def flipped(self) -> Problem:
         """Swap the two sides."""

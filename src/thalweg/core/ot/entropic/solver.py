@@ -14,11 +14,9 @@ and at the optimum ``P 1 = a exp(-f/tau_a)`` and ``P' 1 = b exp(-g/tau_b)`` (Chi
 ``eps = 2 sigma^2``.
 
 How it is solved. Coordinates are centred and divided by ``sqrt(eps)``, so neither offset nor unit matters. A random
-subset of both clouds is solved at falling temperatures, and its potentials are extended to all points by the soft
-minimum that defines them. Then, in rounds: one pass over all pairs chooses the entries that can matter and sums the
-marginals of the *whole* plan; if these are right the work is done, else Newton steps on the chosen entries
-(`thalweg.core.ot.entropic.newton`) improve the potentials. Keeping few entries follows Schmitzer (SIAM Journal on
-Scientific Computing 2019). Nothing is drawn from a global generator: the subset comes from one with a fixed seed.
+subset of both clouds is solved at falling temperatures, and its potentials are extended to all points; then all points
+are solved in rounds (`thalweg.core.ot.entropic.start` describes both). The work is done when the marginals of the
+*whole* plan are right. Nothing is drawn from a global generator: the subset comes from one with a fixed seed.
 
 Not guaranteed: the same bits on another machine or number of threads; the constant in the potentials (in the
 balanced problem ``f + k, g - k`` is the same plan); convergence for ``eps`` far below the distance of neighbours.
@@ -27,26 +25,18 @@ balanced problem ``f + k, g - k`` is the same plan); convergence for ``eps`` far
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from itertools import chain
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from thalweg._memory import DEFAULT, check_memory
-from thalweg.core.ot.entropic.newton import ScalingProblem
-from thalweg.core.ot.entropic.passes import blocks, factors, full_pass, restore, soft_min
+from thalweg._memory import DEFAULT
+from thalweg.core.ot.entropic.passes import restore
 from thalweg.core.ot.entropic.problem import Problem, balance, check_options, check_points, mean_cost, shuffled
-from thalweg.core.ot.thinning import thin
-from thalweg.errors import InputError, MemoryBudgetError, NotConvergedError
+from thalweg.core.ot.entropic.start import alternate, warm_start
+from thalweg.errors import InputError, NotConvergedError
 
-SUBSET = 1500  # points of each cloud in the warm start
-COOLING = 4.0  # ratio of successive temperatures
 ROUNDS = 100  # passes over all pairs
-SAMPLE = 128  # rows from which the number of entries is foreseen
-ENTRY = 48  # bytes of an entry of a plan: three numbers of eight, twice while blocks are joined
 
 
 @dataclass(frozen=True)
@@ -77,25 +67,6 @@ class EntropicPlan:
     iterations: int
     marginal_error: float
     converged: bool = True
-
-
-class PlanEntries(NamedTuple):
-    """The entries of a plan that carry its mass, sorted by row.
-
-    Attributes
-    ----------
-    rows, cols
-        Indices, int64, shape ``(k,)``.
-    mass
-        ``P[rows, cols]``, float64, shape ``(k,)``.
-    dropped
-        Share of the plan's mass in the entries left out.
-    """
-
-    rows: Tensor
-    cols: Tensor
-    mass: Tensor
-    dropped: float
 
 
 def solve_entropic(
@@ -213,130 +184,7 @@ def relative_epsilon(
     return fraction * cost
 
 
-def plan_entries(
-    x: Tensor,
-    y: Tensor,
-    plan: EntropicPlan,
-    *,
-    drop: float = 1e-6,
-    per_row: int | None = None,
-    max_memory: int | None = None,
-) -> PlanEntries:
-    """Return a plan without its small entries: those below ``drop / m`` of their row's mass, together at most ``drop``.
-
-    Parameters
-    ----------
-    x, y
-        The points that the plan was solved for, shapes ``(n, d)`` and ``(m, d)``.
-    plan
-        The result of `solve_entropic`.
-    drop
-        Largest share of each row's mass left out; 0 keeps every entry that is not zero in float64.
-    per_row
-        Entries of each row to keep at most, in place of ``drop``: its largest, and others drawn to stand for the rest
-        (`thalweg.core.ot.thinning`), from a generator with a fixed seed.
-    max_memory
-        Bytes allowed for the entries; default 4 GiB.
-
-    Returns
-    -------
-    PlanEntries
-        Rows, columns, masses and the dropped share.
-
-    Raises
-    ------
-    InputError
-        The points do not fit the plan, or ``drop`` is outside ``[0, 1)``.
-    MemoryBudgetError
-        The entries do not fit ``max_memory``.
-    """
-    if not 0 <= drop < 1:
-        raise InputError(f"drop: expected a number in [0, 1), found {drop!r}.")
-    x, y, _, _ = check_points(x, y, plan.a, plan.b)  # refuses points whose number or device differs from the plan's
-    limit, m = DEFAULT if max_memory is None else max_memory, len(y)
-    if per_row is not None:
-        check_memory("thinned plan", len(x), min(per_row, m), ENTRY, limit, "use fewer points or entries of each row")
-        return _thinned(_masses(x, y, plan), len(x), min(per_row, m))
-    some = slice(None, None, max(1, len(x) // SAMPLE))
-    sampled = [_kept(block, drop) for _, block in _masses(x[some], y, replace(plan, f=plan.f[some], a=plan.a[some]))]
-    if (expected := ENTRY * len(x) * float(torch.cat(sampled).double().sum(1).mean())) > 1.25 * limit:
-        raise _too_large(f"about {expected / ENTRY:.2g}", len(x), m, limit)  # before the memory is filled with them
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    count, total = 0, 0.0
-    for start, block in _masses(x, y, plan):
-        flat = _kept(block, drop).view(-1).nonzero()[:, 0]
-        total += float(block.sum())
-        count += len(flat)
-        if ENTRY * count > limit:
-            raise _too_large(f"{count} by row {start + len(block)}", len(x), m, limit)
-        parts.append((flat // m + start, flat % m, block.view(-1)[flat]))
-    rows, cols, masses = (torch.cat(part) for part in zip(*parts, strict=True))
-    dropped = max(0.0, 1 - float(masses.sum()) / total) if total > 0 else 0.0
-    return PlanEntries(rows, cols, masses, dropped)
-
-
-def _kept(block: Tensor, drop: float) -> Tensor:
-    return (block > 0) & (block >= block.sum(1, keepdim=True) * (drop / block.shape[1]))
-
-
-def _too_large(found: str, n: int, m: int, limit: int) -> MemoryBudgetError:
-    return MemoryBudgetError(
-        f"plan entries: {found} of {n} rows x {m} columns, x {ENTRY} bytes, max_memory={limit}. Raise drop or "
-        "max_memory, lower epsilon, or use fewer points."
-    )
-
-
-def _masses(x: Tensor, y: Tensor, plan: EntropicPlan) -> Iterator[tuple[int, Tensor]]:
-    """The plan in blocks of rows, each with its first row."""
-    centre, scale = x.mean(0), plan.epsilon**0.5
-    log_a, log_b = plan.a.log() + plan.f / plan.epsilon, plan.b.log() + plan.g / plan.epsilon
-    left, right = factors((x - centre) / scale, (y - centre) / scale, log_a, log_b)
-    return ((start, block.exp_()) for start, block in blocks(left, right))
-
-
-def _thinned(masses: Iterator[tuple[int, Tensor]], n: int, k: int) -> PlanEntries:
-    """At most ``k`` entries of each row; written in place, as many small arrays would be scattered over the memory."""
-    first, block = next(masses)
-    mass, cols = block.new_empty(n, k), torch.empty(n, k, dtype=torch.int64, device=block.device)
-    generator = torch.Generator(block.device).manual_seed(0)
-    for start, part in chain([(first, block)], masses):
-        mass[start : start + len(part)], cols[start : start + len(part)] = thin(part, k, generator).topk(k, 1)
-    there = (mass > 0).nonzero(as_tuple=True)
-    return PlanEntries(there[0], cols[there], mass[there], 0.0)
-
-
 def _solve(problem: Problem, tol: float, max_iterations: int) -> tuple[Tensor, Tensor, float, int]:
-    """Warm start on a subset at falling temperatures (in units of ``eps``), then the whole problem at temperature 1."""
-    start = problem.subset(SUBSET)
-    whole = len(start.x) == len(problem.x) and len(start.y) == len(problem.y)
-    spread = mean_cost(start.x, start.y, start.log_a.exp(), start.log_b.exp())
-    steps = math.ceil(math.log(max(spread, 1.0), COOLING))
-    g = torch.zeros_like(start.log_b)
-    for step in range(steps, 0 if whole else -1, -1):
-        temperature = COOLING**step
-        f = soft_min(start, g, temperature)
-        _, g, _, _ = _rounds(start, f, temperature, max(tol, 0.1), max_iterations, rounds=3)
-    f = soft_min(replace(problem, y=start.y, log_b=start.log_b), g, 1.0)
-    return _rounds(problem, f, 1.0, tol, max_iterations, rounds=ROUNDS)
-
-
-def _rounds(
-    problem: Problem, f: Tensor, temperature: float, tol: float, max_iterations: int, rounds: int
-) -> tuple[Tensor, Tensor, float, int]:
-    """Alternate passes over all pairs with Newton steps on what they keep, until the full marginals hold."""
-    used, refreshed = 0, True
-    g = soft_min(problem.flipped(), f, temperature)
-    for _ in range(rounds):
-        kept, error = full_pass(problem, f, g, temperature, tol)
-        if error <= tol or used >= max_iterations:
-            break
-        if not error < 2 and not (refreshed and math.isfinite(error)):  # too far off for the kernel: plain Sinkhorn
-            f = soft_min(problem, g, temperature)
-            g, refreshed = soft_min(problem.flipped(), f, temperature), True
-            continue
-        kappa = temperature / problem.tau_a, temperature / problem.tau_b
-        scaling = ScalingProblem(*kept.kernel(), *kept.targets(), *kappa)
-        phi, psi, pairs = scaling.solve(tol / 2, max_iterations - used)
-        f, g, used, refreshed = f + temperature * phi, g + temperature * psi, used + pairs, False
-        del kept, scaling  # or the next pass would make a second kernel beside this one
-    return f, g, error, used
+    """Warm start, then the whole problem at temperature 1."""
+    f = warm_start(problem, tol=max(tol, 0.1), max_iterations=max_iterations, rounds=3, solved_next=True)
+    return alternate(problem, f, 1.0, tol, max_iterations, rounds=ROUNDS)

@@ -130,3 +130,17 @@ def _settle(x: Array, y: Array, u: Array, v: Array, squared: bool, hits: Index, 
     cost[unsure] = ground_cost(x, y, rows[unsure], cols[unsure], squared)
     keep = cost < bound
     return Arcs(rows[keep], cols[keep], cost[keep])
+
+
+def merge(pool: Arcs, new: Arcs, m: int) -> Arcs:
+    """Both sets of arcs, each pair once, sorted by row and column."""
+    keys = np.concatenate([pool.rows * m + pool.cols, new.rows * m + new.cols])
+    keys, first = np.unique(keys, return_index=True)
+    return Arcs(keys // m, keys % m, np.concatenate([pool.cost, new.cost])[first])
+
+
+def cheapest(pool: Arcs, reduced: Array, count: int, size: float) -> Arcs:
+    """Return the `count` arcs of lowest reduced cost and all tight or violated ones, which carry a feasible plan."""
+    limit = np.inf if count >= len(reduced) else max(float(np.partition(reduced, count)[count]), 1e-9 * size)
+    keep = reduced <= limit
+    return Arcs(pool.rows[keep], pool.cols[keep], pool.cost[keep])

@@ -140,3 +140,18 @@ def staircase(p: Problem) -> Solution:
     u[order_x] = np.concatenate([[0.0], np.cumsum(rise[np.diff(i) == 1])])
     v[order_y] = np.concatenate([[0.0], np.cumsum(rise[np.diff(j) == 1])]) + cost[0]
     return Solution(rows, cols, np.diff(starts, append=p.total), u, v)
+
+
+def extended(p: Problem, x: Array, y: Array, u: Array, v: Array, i: Index, j: Index) -> tuple[Array, Array]:
+    """Potentials of all points: those without weight get the largest value that keeps every pair feasible."""
+    full_u, full_v = np.full(len(x), np.inf), np.full(len(y), np.inf)
+    full_u[i], full_v[j] = u, v
+    for k in np.flatnonzero(np.isinf(full_u)):
+        full_u[k] = (_one_to_all(x[k], y[j], p.squared) - v).min()
+    for k in np.flatnonzero(np.isinf(full_v)):
+        full_v[k] = (_one_to_all(y[k], x, p.squared) - full_u).min()
+    return full_u, full_v
+
+
+def _one_to_all(point: Array, others: Array, squared: bool) -> Array:
+    return ground_cost(point[None], others, np.zeros(len(others), np.int64), np.arange(len(others)), squared)

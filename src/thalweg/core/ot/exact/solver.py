@@ -37,9 +37,9 @@ from scipy.sparse import coo_array
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from thalweg._memory import check_memory
-from thalweg.core.ot.exact.pairs import Arcs, Array, Index, below, ground_cost
-from thalweg.core.ot.exact.problem import Problem, Solution, checked, problem, staircase
-from thalweg.core.ot.exact.start import ARCS_PER_POINT, POOL_PER_POINT, pool_of_arcs, refine, start_potentials
+from thalweg.core.ot.exact.arcs import ARCS_PER_POINT, POOL_PER_POINT, pool_of_arcs, refine, start_potentials
+from thalweg.core.ot.exact.pairs import Arcs, Array, Index, below, cheapest, ground_cost, merge
+from thalweg.core.ot.exact.problem import Problem, Solution, checked, extended, problem, staircase
 from thalweg.errors import InputError, NotConvergedError
 
 Cost = Literal["euclidean", "sqeuclidean"]
@@ -130,20 +130,6 @@ def _certify(p: Problem, s: Solution, rtol: float) -> tuple[float, float, Array,
     return cost, gap, u, v, found
 
 
-def _merge(pool: Arcs, new: Arcs, m: int) -> Arcs:
-    """Both sets of arcs, each pair once, sorted by row and column."""
-    keys = np.concatenate([pool.rows * m + pool.cols, new.rows * m + new.cols])
-    keys, first = np.unique(keys, return_index=True)
-    return Arcs(keys // m, keys % m, np.concatenate([pool.cost, new.cost])[first])
-
-
-def _lowest(pool: Arcs, reduced: Array, count: int, size: float) -> Arcs:
-    """Return the `count` arcs of lowest reduced cost and all tight or violated ones, which carry a feasible plan."""
-    limit = np.inf if count >= len(reduced) else max(float(np.partition(reduced, count)[count]), 1e-9 * size)
-    keep = reduced <= limit
-    return Arcs(pool.rows[keep], pool.cols[keep], pool.cost[keep])
-
-
 def _generate(p: Problem, rtol: float) -> ExactPlan:
     """Column generation, see the module docstring."""
     n, m = len(p.x), len(p.y)
@@ -153,8 +139,8 @@ def _generate(p: Problem, rtol: float) -> ExactPlan:
     u, v, eps = start_potentials(p.x, p.y, a, b, p.squared)
     pool = pool_of_arcs(p.x, p.y, u, v, p.squared)
     u, v = refine(pool, a, b, u, v, eps)
-    arcs = _merge(_lowest(pool, pool.cost - u[pool.rows] - v[pool.cols], ARCS_PER_POINT * (n + m), p.floor), forced, m)
-    pool = _merge(pool, forced, m)
+    arcs = merge(cheapest(pool, pool.cost - u[pool.rows] - v[pool.cols], ARCS_PER_POINT * (n + m), p.floor), forced, m)
+    pool = merge(pool, forced, m)
     for _ in range(MAX_ROUNDS):
         s = _restricted(p, arcs, u, v)
         u, v = s.u, s.v
@@ -166,11 +152,11 @@ def _generate(p: Problem, rtol: float) -> ExactPlan:
                 return ExactPlan(s.rows, s.cols, s.flow / p.total, cost, feasible_u, feasible_v, gap)
             if not len(found.rows):
                 raise _gap_error(gap, rtol)
-            pool = _merge(pool, found, m)
+            pool = merge(pool, found, m)
             reduced = pool.cost - u[pool.rows] - v[pool.cols]
-        lowest = _lowest(pool, reduced, LATER_ARCS_PER_POINT * (n + m), size)
+        added = cheapest(pool, reduced, LATER_ARCS_PER_POINT * (n + m), size)
         # Arcs dropped at every round would come back in a later one; kept for ever they would slow the solver.
-        arcs = lowest if len(arcs.rows) > 2 * LATER_ARCS_PER_POINT * (n + m) else _merge(arcs, lowest, m)
+        arcs = added if len(arcs.rows) > 2 * LATER_ARCS_PER_POINT * (n + m) else merge(arcs, added, m)
     raise NotConvergedError(f"no proof of rtol={rtol:.1e} after {MAX_ROUNDS} rounds; a larger rtol may be reached.")
 
 
@@ -192,21 +178,6 @@ def _solve(p: Problem, rtol: float, small: int) -> ExactPlan:
     if p.x.shape[1] == 1 or min(n, m) == 1 or not (p.x.any() or p.y.any()):
         return _direct(p, staircase(p), rtol)
     return _direct(p, _dense(p), rtol) if n * m <= small else _generate(p, rtol)
-
-
-def _extended(p: Problem, x: Array, y: Array, u: Array, v: Array, i: Index, j: Index) -> tuple[Array, Array]:
-    """Potentials of all points: those without weight get the largest value that keeps every pair feasible."""
-    full_u, full_v = np.full(len(x), np.inf), np.full(len(y), np.inf)
-    full_u[i], full_v[j] = u, v
-    for k in np.flatnonzero(np.isinf(full_u)):
-        full_u[k] = (_one_to_all(x[k], y[j], p.squared) - v).min()
-    for k in np.flatnonzero(np.isinf(full_v)):
-        full_v[k] = (_one_to_all(y[k], x, p.squared) - full_u).min()
-    return full_u, full_v
-
-
-def _one_to_all(point: Array, others: Array, squared: bool) -> Array:
-    return ground_cost(point[None], others, np.zeros(len(others), np.int64), np.arange(len(others)), squared)
 
 
 def solve_exact(
@@ -262,7 +233,7 @@ def solve_exact(
         s = _solve(p, rtol, small)
     u, v = s.u * p.unit, s.v * p.unit
     if len(i) < len(xs) or len(j) < len(ys):
-        u, v = _extended(p, xs, ys, u, v, i, j)
+        u, v = extended(p, xs, ys, u, v, i, j)
     return ExactPlan(i[s.rows], j[s.cols], s.mass, s.cost * p.unit, u, v, s.gap)
 
 
