@@ -14,7 +14,7 @@ import thalweg.core
 import thalweg.data
 import thalweg.flows
 from thalweg.core.couplings import unbalanced
-from thalweg.core.ot.entropic import solver as entropic_ot
+from thalweg.core.ot import entropic as entropic_ot
 from thalweg.core.ot.exact import solver as exact_ot
 from thalweg.core.ot.unbalanced import log_ratio
 from thalweg.errors import InputError

@@ -64,7 +64,8 @@ def test_predicted_cells_weigh_their_descendants(quick, tmp_path):
         expected = cells["w"] * np.exp(0.7 * cells["growth"])
         np.testing.assert_allclose(found, expected / expected.sum())
     back = tw.tl.interpolate(adata, 0.5, source_time=1.0).obs["weight"]
-    np.testing.assert_allclose(back, cells["w"] / cells["w"].sum())  # of ancestors, nothing is known to grow
+    expected = cells["w"] * np.exp(np.where(cells["left"], -0.5, 0.5) * RATE)  # it shrinks to its ancestor
+    np.testing.assert_allclose(back, expected / expected.sum(), rtol=1e-6)
     paths = tw.tl.trajectories(adata, times=[0.0, 0.5, 2.0]).obs
     for t in (0.5, 2.0):
         cells = adata.obs[adata.obs["time"] == 0.0]

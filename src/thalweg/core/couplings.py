@@ -210,28 +210,19 @@ class Mixture:
         return torch.cat(rows), torch.cat(cols), part
 
     def restrict(self, keep: Tensor) -> Mixture:
-        """The mixture given that the source row of the common array lies in ``keep``; parts without such rows go.
-
-        Raises
-        ------
-        InputError
-            If no part has mass left.
-        """
+        """The mixture given that the source row of the common array lies in ``keep``; parts without such rows go."""
         there = [k for k, rows in enumerate(self.sources) if bool(keep[rows].any())]
         if not there:
             raise InputError("keep selects no source row of any part; keep at least one.")
         weights = self.weights if len(there) == len(self.parts) else self.weights[there] / self.weights[there].sum()
         parts = [self.parts[k].restrict(keep[self.sources[k]]) for k in there]
-        return Mixture(parts, [self.sources[k] for k in there], [self.targets[k] for k in there], weights)
+        sources, targets = ([rows[k] for k in there] for rows in (self.sources, self.targets))
+        return Mixture(parts, sources, targets, weights)
 
     def to(self, device: torch.device) -> Mixture:
         """The same mixture with its tensors on ``device``."""
-        return Mixture(
-            [p.to(device) for p in self.parts],
-            [s.to(device) for s in self.sources],
-            [t.to(device) for t in self.targets],
-            self.weights.to(device),
-        )
+        sources, targets = ([rows.to(device) for rows in side] for side in (self.sources, self.targets))
+        return Mixture([p.to(device) for p in self.parts], sources, targets, self.weights.to(device))
 
 
 def exact(

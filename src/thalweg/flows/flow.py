@@ -187,27 +187,31 @@ class Flow:
         source: LogDensity,
         condition: Labels | None = None,
         generator: torch.Generator | None = None,
+        start: float | None = None,
     ) -> Floats:
-        """Log density of the population at a time, carried there from the first one.
+        """Log density of the population at a time, carried there from an earlier one.
 
         Parameters
         ----------
         x
             Coordinates, shape ``(n, d)``.
         time
-            Their physical time, at or after the first one.
+            Their physical time, at or after ``start``.
         source
-            Log density of the first population in normalised coordinates, ``(n, d)`` to ``(n,)``.
+            Log density of the population at ``start`` in normalised coordinates, ``(n, d)`` to ``(n,)``.
         condition
             Condition index of each cell.
         generator
             Source of the probe of Hutchinson's estimate; None for the exact divergence.
+        start
+            Time of the source; the first observed one by default.
 
         Returns
         -------
         Nats, for a density in units of ``x``, shape ``(n,)``.
         """
-        first, now = self.axis.tau([self.axis.times[0], time]).tolist()
+        start = float(self.axis.times[0]) if start is None else start
+        first, now = self.axis.tau([start, time]).tolist()
 
         def log_source(z: Tensor) -> Tensor:
             return torch.as_tensor(source(z.double().cpu().numpy()), dtype=z.dtype, device=z.device)
@@ -217,7 +221,7 @@ class Flow:
 
         out = self._blocks(log_p, x, condition) - self.n_dims * math.log(self.scale)
         if self.net.grows and now > first:  # d log p/dtau = - div v + g along a path
-            out -= np.log(self.push(x, [time, self.axis.times[0]], condition=condition).weight[-1])
+            out -= np.log(self.push(x, [time, start], condition=condition).weight[-1])
         out[self._untrained(condition, len(out))] = np.nan
         return out
 

@@ -75,6 +75,7 @@ class NoiseFlow(Flow):
         source: LogDensity,
         condition: Labels | None = None,
         generator: torch.Generator | None = None,
+        start: float | None = None,
     ) -> Floats:
         s = float(self.axis.tau(time)) / self.axis.n_intervals
 

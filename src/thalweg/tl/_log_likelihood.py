@@ -64,7 +64,8 @@ def log_likelihood(
     None, or the copy. Sets the following fields:
 
     ``adata.obs[key_added]`` : float
-        Nats, of a density in units of the representation; comparable between cells of one fit and one time.
+        Nats, of a density in units of the representation; comparable between cells of one fit and one time. NaN, with a
+        warning, for cells of a condition that was not trained at their time.
 
     Raises
     ------
@@ -82,13 +83,15 @@ def log_likelihood(
     for t in cells.times.tolist():
         flow.axis.check(t, extrapolate=False)
     sources = _sources(flow, cells, stored.recipe.time_key, generator)
-    out = np.empty(len(cells.x))
+    out = np.full(len(cells.x), np.nan)
     for t in cells.times.tolist():
         for c, source in sources.items():
-            rows = cells.rows(t, c)
-            if len(rows):
+            rows, (first, last) = cells.rows(t, c), flow.span(c)
+            if len(rows) and first <= t <= last:
                 probe = torch_generator(generator, flow.device) if trace == "hutchinson" else None
-                out[rows] = flow.log_density(cells.x[rows], t, source, cells.labels(rows), probe)
+                out[rows] = flow.log_density(cells.x[rows], t, source, cells.labels(rows), probe, first)
+    if np.isnan(out).any():
+        logger.warning("%d cells are of conditions not trained at their time; they get NaN", int(np.isnan(out).sum()))
     result = writable(adata, copy)
     result.obs[key_added] = out
     logger.info("added obs[%r]: log density of each cell under the flow", key_added)
@@ -96,9 +99,12 @@ def log_likelihood(
 
 
 def _sources(flow: Flow, cells: Cells, time_key: str, rng: np.random.Generator) -> dict[int, LogDensity]:
-    """Log density of the first population, for each condition."""
-    first, out = float(flow.axis.times[0]), {}
+    """Log density of the first population of each condition that was trained."""
+    out: dict[int, LogDensity] = {}
     for c in cells.strata:
+        first = flow.span(c)[0]
+        if not np.isfinite(first):
+            continue
         if isinstance(flow, NoiseFlow):
             out[c] = lambda z: np.zeros(len(z))  # not used: the source is the noise
             continue
