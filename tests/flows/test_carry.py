@@ -80,7 +80,7 @@ def test_an_untrained_condition_gets_nan_and_a_warning(gaps, caplog):
     tw.tl.log_likelihood(gaps)
     np.testing.assert_array_equal(np.isnan(gaps.obs["log_likelihood"]), untrained)
     only = gaps[untrained].copy()
-    with pytest.raises(InputError, match="no condition was trained around time 1.5"):
+    with pytest.raises(InputError, match=r"no condition was trained around time 1\.5"):
         tw.tl.interpolate(only, 1.5)
 
 

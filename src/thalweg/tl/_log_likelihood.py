@@ -116,8 +116,22 @@ def _sources(flow: Flow, cells: Cells, time_key: str, rng: np.random.Generator) 
                 f"obs[{time_key!r}] has {len(start)} cells{name} at the first time {first:g}, whose density the "
                 "flow carries; keep at least two."
             )
-        out[c] = _mixture(_resampled(start, cells.weights[rows], rng), rng)
+        out[c] = _mixture(start, cells.weights[rows], rng)
     return out
+
+
+def _mixture(z: Floats, weights: Floats, rng: np.random.Generator) -> LogDensity:
+    """Mixture of the lowest Bayesian information criterion, whose sample size is that of equally weighted cells."""
+    from sklearn.mixture import GaussianMixture
+
+    seed, d = int(rng.integers(2**31)), z.shape[1]
+    n, z = float(weights.sum() ** 2 / (weights @ weights)), _resampled(z, weights, rng)
+    sizes = [k for k in _COMPONENTS if k == 1 or k * d < n / 2]
+    fits = [GaussianMixture(k, reg_covar=1e-4, random_state=seed).fit(z) for k in sizes]
+    numbers = [k * (1 + d + d * (d + 1) / 2) - 1 for k in sizes]
+    costs = [np.log(n) * m - 2 * n * float(fit.score(z)) for m, fit in zip(numbers, fits, strict=True)]
+    density: LogDensity = fits[int(np.argmin(costs))].score_samples
+    return density
 
 
 def _resampled(x: Floats, weights: Floats, rng: np.random.Generator) -> Floats:
@@ -126,14 +140,3 @@ def _resampled(x: Floats, weights: Floats, rng: np.random.Generator) -> Floats:
         return x
     ticks = (np.arange(len(x)) + rng.random()) / len(x)
     return x[np.searchsorted(np.cumsum(weights / weights.sum()), ticks).clip(max=len(x) - 1)]
-
-
-def _mixture(z: Floats, rng: np.random.Generator) -> LogDensity:
-    from sklearn.mixture import GaussianMixture
-
-    seed = int(rng.integers(2**31))
-    sizes = [k for k in _COMPONENTS if k == 1 or k * z.shape[1] < len(z) / 2]
-    fits = [GaussianMixture(k, reg_covar=1e-4, random_state=seed).fit(z) for k in sizes]
-    best = min(fits, key=lambda m: float(m.bic(z)))
-    density: LogDensity = best.score_samples
-    return density
