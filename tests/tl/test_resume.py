@@ -239,3 +239,22 @@ def test_the_command_goes_on_too(course, tmp_path, killed, capsys):
     fitted = ad.read_h5ad(out).uns["thalweg"]
     tw.tl.fit(course, "time", rng=0, device="cpu", config=tw.tl.FitConfig(max_steps=260))
     assert np.array_equal(fitted["weights"]["0"], course.uns["thalweg"]["weights"]["0"])
+
+
+@pytest.mark.parametrize("method", ["uotcfm", "sf2m", "otcfm"])
+def test_plans_that_depend_on_the_threads_are_not_resumed_with_another_number(course, tmp_path, killed, method):
+    """Entropic plans differ in their last bits; exact ones and the training do not."""
+    killed(9)
+    with pytest.raises(killed.error):
+        fit(course, tmp_path, method=method)
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        if method == "otcfm":
+            assert same(fit(course, tmp_path, method=method, resume=True), fit(course, method=method))
+        else:
+            with pytest.raises(InputError, match=rf"torch.set_num_threads.* is {before} there and {before + 1} here"):
+                fit(course, tmp_path, method=method, resume=True)
+    finally:
+        torch.set_num_threads(before)
+    assert same(fit(course, tmp_path, method=method, resume=True), fit(course, method=method))
