@@ -11,7 +11,8 @@ from anndata import AnnData
 import thalweg as tw
 from courses import make_course
 from thalweg.errors import InputError
-from thalweg.flows.flow import Flow, Integrator, Noise
+from thalweg.flows.flow import Flow
+from thalweg.flows.running import Integrator, Noise
 from thalweg.flows.time_axis import TimeAxis
 
 

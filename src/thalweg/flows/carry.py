@@ -21,8 +21,9 @@ from thalweg._random import torch_generator
 from thalweg._settings import logger
 from thalweg.data.cells import Cells, Rows, offspring
 from thalweg.errors import InputError
-from thalweg.flows.flow import ROWS, Carried, Flow, Integrator, Noise
+from thalweg.flows.flow import ROWS, Flow
 from thalweg.flows.given_growth import log_growth, stops
+from thalweg.flows.running import Carried, Integrator, Noise
 
 Floats = NDArray[np.float64]
 
