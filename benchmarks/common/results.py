@@ -139,12 +139,13 @@ def versions(*packages: str) -> dict[str, str | None]:
 
 def version(package: str) -> str | None:
     """Version of a package as it was installed, of thalweg itself that of the source; None if it was not."""
-    module = sys.modules.get(package)
-    own = getattr(module, "__version__", None) if package == "thalweg" else None
-    try:
-        return str(own or metadata.version(package))
-    except metadata.PackageNotFoundError:
-        return None
+    if package != "thalweg":
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            pass  # it may be loaded from its source
+    found = getattr(sys.modules.get(package), "__version__", None)
+    return None if found is None else str(found)
 
 
 def machine() -> dict[str, Any]:

@@ -82,16 +82,20 @@ def test_batches_live_on_one_time_axis(generator):
 
 def test_restriction_reaches_the_sampler(generator):
     s = sampler()
-    with pytest.raises(InputError):
-        s.restrict(torch.tensor([True, False, True]))
-    assert len(s.restrict(torch.tensor([True, True, False])).batch(8, generator).batch) == 8
+    first = s.restrict(torch.tensor([True, False, True])).batch(8, generator)
+    assert not first.start.any()  # the coupling whose source was left out is not drawn from
+    with pytest.raises(InputError, match="no source row of any part"):
+        s.restrict(torch.tensor([False, False, True]))
+    both = s.restrict(torch.tensor([True, True, False])).batch(8, generator)
+    assert len(both.batch) == 8
+    assert both.start.any()
 
 
 def test_pairs_of_an_unbalanced_plan_carry_mass(generator):
-    """From m0 = 1/2 to m1 = 2 at a constant rate: the mass half-way is their geometric mean."""
+    """From m0 = 1/2 to m1 = 2 at a constant rate, relative to their mean, by which pairs are drawn."""
     mass = (torch.full((3,), 0.5).log(), torch.full((3,), 2.0).log())
     drawn = replace(sampler(), log_mass=mass).batch(500, generator)
-    torch.testing.assert_close(drawn.mass, 0.5 * 4**drawn.unit_t)
+    torch.testing.assert_close(drawn.mass, 0.5 * 4**drawn.unit_t / 1.25)
     torch.testing.assert_close(drawn.weight, drawn.length**2 * drawn.mass)
     torch.testing.assert_close(drawn.unit_batch.t, drawn.unit_t)
 
