@@ -44,8 +44,8 @@ def kept(result: dict[str, Any]) -> str:
     every = sum(row["method"].startswith("torchcfm") for row in result["rows"])
     which = f"All {n}" if n == every else f"{n} of the {every}"
     return _wrapped(
-        f"{which} rows of torchcfm (one for each method, day and seed) were kept from an earlier run. All other rows are "
-        "of one later run."
+        f"{which} rows of torchcfm (one for each method, day and seed) were kept from an earlier run. All other rows "
+        "are of one later run."
     )
 
 
@@ -96,7 +96,7 @@ MAKERS = {"fit_time": ("cite_5_fit_time", fit_time), "simulated": ("suite", simu
 def text_of(mark: str) -> str:
     """What stands at a mark; a remark where the file does not exist yet."""
     kind, _, name = mark.partition(":")
-    file, make = MAKERS[kind] if kind in MAKERS else (name, table)
+    file, make = MAKERS.get(kind, (name, table))
     path = results.path_of(file)
     if not path.exists():
         return f"Not measured yet: `benchmarks/results/{file}.json` does not exist."

@@ -105,7 +105,7 @@ def global_draws(source: str) -> list[str]:
         name = ast.unparse(node.func)
         last, given = name.rpartition(".")[2], {keyword.arg for keyword in node.keywords}
         drawn = (name.startswith("torch.") and last in TORCH) or last in IN_PLACE
-        if name.startswith("torch.") and last in NEVER or (drawn and "generator" not in given):
+        if (name.startswith("torch.") and last in NEVER) or (drawn and "generator" not in given):
             found.append(name)
     return found
 

@@ -1,4 +1,4 @@
-"""Claims of the pages: their words are there, what would refute them exists, and their numbers are those of the files."""
+"""Claims of the pages: their words are there, what would refute them exists, their numbers are those of the files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from benchmarks.common import tables
 from benchmarks.reliability import claims
 
 CLAIMS = claims.load()
-GOOD = claims.Claim("README.md", "a plot for each result", "held", ("tests/pl/test_gallery.py::test_every_plot_has_a_picture",))
+GOOD = claims.Claim(
+    "README.md", "a plot for each result", "held", ("tests/pl/test_gallery.py::test_every_plot_has_a_picture",)
+)
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda c: f"{c.page}: {claims.plain(c.quote)[:40]}")
@@ -27,7 +29,13 @@ def test_there_are_a_hundred_from_every_kind_of_page() -> None:
     assert sum(page.startswith("docs/") for page in pages) >= 12
 
 
-FIGURE = {"file": "images_steptime", "rows": "rows", "where": {"objective": "icfm"}, "path": "step.ratio", "spec": ".2f"}
+FIGURE = {
+    "file": "images_steptime",
+    "rows": "rows",
+    "where": {"objective": "icfm"},
+    "path": "step.ratio",
+    "spec": ".2f",
+}
 
 
 @pytest.mark.parametrize(

@@ -239,3 +239,9 @@ def test_the_command_goes_on_too(course, tmp_path, killed, capsys):
     fitted = ad.read_h5ad(out).uns["thalweg"]
     tw.tl.fit(course, "time", rng=0, device="cpu", config=tw.tl.FitConfig(max_steps=260))
     assert np.array_equal(fitted["weights"]["0"], course.uns["thalweg"]["weights"]["0"])
+
+
+def test_a_fit_saves_itself_every_250_steps_and_at_its_end(course, tmp_path):
+    config = tw.tl.FitConfig(max_steps=260, batch_size=8, width=4, depth=1, validation_fraction=0.0)
+    tw.tl.fit(course, "time", rng=0, config=config, device="cpu", checkpoint_dir=tmp_path)
+    assert [folder.name for folder in folders(tmp_path)] == ["step-00000250", "step-00000260"]
