@@ -31,8 +31,6 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "benchmarks" / "results"
 Row = dict[str, Any]
-MODULES = {"POT": "ot", "scikit-learn": "sklearn"}
-"""Import names of packages that are called otherwise."""
 
 
 class ResultError(ValueError):
@@ -140,10 +138,11 @@ def versions(*packages: str) -> dict[str, str | None]:
 
 
 def version(package: str) -> str | None:
-    """Version of a package, as the loaded module says it, else as it was installed; None if it was not."""
-    module = sys.modules.get(MODULES.get(package, package))
+    """Version of a package as it was installed, of thalweg itself that of the source; None if it was not."""
+    module = sys.modules.get(package)
+    own = getattr(module, "__version__", None) if package == "thalweg" else None
     try:
-        return str(getattr(module, "__version__", None) or metadata.version(package))
+        return str(own or metadata.version(package))
     except metadata.PackageNotFoundError:
         return None
 

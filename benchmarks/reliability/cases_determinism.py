@@ -7,12 +7,13 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import anndata
 import numpy as np
 import torch
-from benchmarks.reliability.common import QUICK, Case, Result, course
+from benchmarks.reliability.common import QUICK, Case, Result, both, course, refusal
 
 import thalweg as tw
 from thalweg.core import couplings
@@ -50,6 +51,29 @@ def other_seed() -> Result:
 
 
 def threads() -> Result:
+    """Training is the same to 1e-5; plans that depend on the threads are not gone on from with another number."""
+    return both(_trained_on_threads(), _plans_on_threads())
+
+
+def _plans_on_threads() -> Result:
+    adata, config, before = course(n=60), replace(QUICK, max_steps=40), torch.get_num_threads()
+    refused = {}
+    try:
+        for method in ("uotcfm", "sf2m", "eam", "otcfm"):
+            with tempfile.TemporaryDirectory() as folder:
+                options = {"method": method, "rng": 0, "checkpoint_dir": folder, "checkpoint_every": 10}
+                torch.set_num_threads(1)
+                tw.tl.fit(adata, "time", config=config, **options)
+                torch.set_num_threads(2)
+                call = partial(tw.tl.fit, adata, "time", config=config, resume=True, **options)
+                refused[method] = refusal(call, "threads of the plans", "is 1 there and 2 here")[0]
+    finally:
+        torch.set_num_threads(before)
+    passed = refused == {"uotcfm": True, "sf2m": True, "eam": True, "otcfm": False}
+    return passed, f"resumed on 2 threads is refused after 1: {refused}"
+
+
+def _trained_on_threads() -> Result:
     out = []
     for n in (1, 2):
         adata = course(n=400, dims=20)

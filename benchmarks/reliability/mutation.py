@@ -1,4 +1,4 @@
-"""Mutation run over `core` and `data`: does the suite notice a change of the code.
+"""Mutation run over `core`, `data`, `flows` and `tl`: does the suite notice a change of the code.
 
     python benchmarks/reliability/mutation.py --mutants 200 --seed 1 --minutes 10     # again, until it says done
 
@@ -43,8 +43,8 @@ from benchmarks.reliability.mutants import Mutant, find
 
 ROOT = results.ROOT
 RESULTS = results.path_of("mutation")
-FOLDERS = ("core", "data")
-TESTS = ("core", "data", "security")
+FOLDERS = ("core", "data", "flows", "tl")
+TESTS = ("core", "data", "flows", "tl", "security")
 PYTEST = ["-q", "-p", "no:cacheprovider"]
 BUDGET = 30.0  # seconds of tests for a mutant, measured without it
 GRACE = 60.0  # seconds beyond three times that, after which a mutant hangs
@@ -122,7 +122,7 @@ def measure(tree: Path, work: Path) -> Map:
     data.read()
     lines: dict[str, dict[int, list[str]]] = {}
     for file in data.measured_files():
-        if Path(file).parent.name not in FOLDERS:  # the settings, which every test touches
+        if Path(file).relative_to(tree / "src" / "thalweg").parts[0] not in FOLDERS:  # settings, which all tests touch
             continue
         contexts = data.contexts_by_lineno(file)
         reached = {n: sorted({c.split("|")[0] for c in names if c}) for n, names in contexts.items()}
@@ -135,7 +135,7 @@ def measure(tree: Path, work: Path) -> Map:
 def sample(tree: Path, count: int, seed: int) -> list[tuple[str, Mutant]]:
     """Draw mutants without repetition: a file by its lines, then one of its mutants."""
     rng = np.random.default_rng(seed)
-    files = sorted(path for name in FOLDERS for path in (tree / "src" / "thalweg" / name).glob("*.py"))
+    files = sorted(path for name in FOLDERS for path in (tree / "src" / "thalweg" / name).rglob("*.py"))
     sources = [path.read_text() for path in files]
     left = [list(rng.permutation(np.array(find(source), dtype=object))) for source in sources]
     size = np.array([source.count("\n") for source in sources], dtype=float)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import anndata as ad
 import pandas as pd
 import pytest
@@ -78,3 +81,16 @@ def test_demo(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "mean cosine" in text
     assert (tmp_path / "demo.png").stat().st_size > 20_000
+
+
+def test_python_dash_m_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "thalweg", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"thalweg {tw.__version__}\n"
+    failed = subprocess.run(
+        [sys.executable, "-m", "thalweg", "fit", "no.h5ad", "--time-key", "t", "--output", "x.h5ad"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert failed.returncode == 1
+    assert "thalweg: error:" in failed.stderr

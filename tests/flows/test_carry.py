@@ -11,7 +11,8 @@ from anndata import AnnData
 import thalweg as tw
 from courses import make_course
 from thalweg.errors import InputError
-from thalweg.flows.flow import Flow, Integrator, Noise
+from thalweg.flows.flow import Flow
+from thalweg.flows.running import Integrator, Noise
 from thalweg.flows.time_axis import TimeAxis
 
 
@@ -79,6 +80,9 @@ def test_an_untrained_condition_gets_nan_and_a_warning(gaps, caplog):
     assert "condition 'C' was observed at one time only and not trained; its cells get NaN" in caplog.text
     tw.tl.log_likelihood(gaps)
     np.testing.assert_array_equal(np.isnan(gaps.obs["log_likelihood"]), untrained)
+    back = tw.tl.interpolate(gaps, 2.5, source_time=3.0)  # a quarter of the cells there are of no use
+    assert set(back.obs["cond"]) == {"A", "B"}
+    assert np.isfinite(back.obs["weight"]).all()
     only = gaps[untrained].copy()
     with pytest.raises(InputError, match=r"no condition was trained around time 1\.5"):
         tw.tl.interpolate(only, 1.5)

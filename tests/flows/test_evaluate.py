@@ -12,7 +12,7 @@ from thalweg.core import distances
 from thalweg.data.cells import read_course
 from thalweg.data.recipe import Recipe
 from thalweg.errors import InputError
-from thalweg.flows import evaluate
+from thalweg.flows import evaluate, references
 from thalweg.flows.growth import rates_from_plans
 
 CONFIG = tw.tl.FitConfig(max_steps=150, width=16)
@@ -53,7 +53,7 @@ def test_the_floor_is_of_weighted_halves():
     _, thin = branches()
     cells = read_course(thin, Recipe("day", weight_key="w"))
     (fold,) = evaluate.make_folds(cells, [1.0], "real")
-    row = evaluate._floor(fold, 0)
+    row = references._floor(fold, 0)
     order = np.random.default_rng(0).permutation(len(fold.truth.x))
     half = len(order) // 2
     one, other = order[:half], order[half:]
@@ -142,7 +142,7 @@ def test_the_memory_allowed_is_handed_on_to_every_score(monkeypatch):
     for module, name in (
         (evaluate.distances, "wasserstein"),
         (evaluate.distances, "energy"),
-        (evaluate, "solve_exact"),
+        (references, "solve_exact"),
     ):
         call = getattr(module, name)
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from thalweg.flows.flow import Flow, Integrator, Noise
+from thalweg.flows.flow import Flow
+from thalweg.flows.running import Integrator, Noise
 from thalweg.flows.time_axis import make_axis
 
 TIMES = np.array([0.0, 1.0, 3.0])  # on an axis of index 0, 1, 2: the field jumps at 1

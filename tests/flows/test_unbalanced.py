@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from anndata import AnnData
 
@@ -11,8 +12,9 @@ import thalweg as tw
 from thalweg.core import couplings
 from thalweg.data.cells import read_course
 from thalweg.data.recipe import Recipe
+from thalweg.flows import fitting, normalisation
 from thalweg.flows.coupling import couple
-from thalweg.flows.methods import METHODS
+from thalweg.flows.methods import METHODS, find_method
 from thalweg.flows.time_axis import make_axis
 
 
@@ -57,3 +59,59 @@ def test_the_masses_of_the_paths_sum_to_the_observed_weights_at_both_ends():
     for mass, end, wanted in ((leaving, m0[:180], a), (arriving, m1[180:], b)):
         found = mass * end
         torch.testing.assert_close(found / found.sum(), wanted, rtol=1e-5, atol=1e-9)
+
+
+def vanishing(n: int = 400, seed: int = 0) -> AnnData:
+    """A cloud that moves, and at the first time a twentieth of the cells far away, which are gone later."""
+    rng, x, time = np.random.default_rng(seed), [], []
+    for t in (0.0, 1.0, 2.0):
+        x.append(rng.normal(size=(n, 2)) * 0.5 + [2 * t, 0])
+        time += [t] * n
+    x.append(rng.normal(size=(n // 19, 2)) * 0.5 + [0, 90])
+    time += [0.0] * (n // 19)
+    return AnnData(obs=pd.DataFrame({"t": time}, index=map(str, range(len(time)))), obsm={"X_pca": np.concatenate(x)})
+
+
+@pytest.mark.parametrize("method", ["uotcfm", "uam"])
+def test_a_population_that_vanishes_is_seen_in_training_and_gone_in_the_prediction(method):
+    """Drawn from the plan alone it is never seen: it is predicted at its full share, W1 4.9."""
+    adata = vanishing()
+    tw.tl.fit(adata, "t", method=method, rng=0)
+    cells = tw.tl.interpolate(adata, 1.0, source_time=0.0)
+    weight = cells.obs["weight"].to_numpy()
+    assert weight[adata[cells.obs["source"]].obsm["X_pca"][:, 1] > 20].sum() < 1e-3
+    real = adata[adata.obs["t"] == 1.0].obsm["X_pca"]
+    w1 = tw.metrics.wasserstein(cells.obsm["X_pca"], real, weights_x=weight)
+    assert w1 < (0.25 if method == "uotcfm" else 0.9)
+
+
+def test_pairs_are_drawn_by_their_masses_at_both_ends_and_never_weigh_more_than_two():
+    """Counts of drawn cells, against pi (m_0 + m_1) / 2 summed by hand; weights times counts are the cells' own."""
+    adata = vanishing(n=100)
+    cells = read_course(adata, Recipe("t"))
+    center, scale = normalisation.measure(cells.x)
+    z = normalisation.normalise(cells.x, center, scale)
+    axis, method, config = make_axis(cells.times, "real"), find_method("uotcfm"), tw.tl.FitConfig()
+    coupled = couple(cells, z, axis, method, config, 0.1, {})
+    sampler = fitting._sampler(cells, z, axis, method, 0.1, coupled)
+    drawn = sampler.batch(40_000, torch.Generator().manual_seed(0))
+    assert float(drawn.weight.max()) <= 2 + 1e-5
+    far = (cells.time == 0) & (cells.x[:, 1] > 20)
+    first = drawn.start == 0
+    is_far = torch.isin(drawn.batch.x0, z[torch.from_numpy(far)]).all(1)
+    share = float((is_far & first).sum() / first.sum())
+    assert share == pytest.approx(far.sum() / (cells.time == 0).sum() / 2, rel=0.1)  # m_0 is all of its mass
+    start = drawn.log_mass[0].exp()
+    assert float(start[is_far & first].sum() / start[first].sum()) == pytest.approx(0.05, abs=0.01)
+
+
+def test_a_plan_and_the_flow_have_one_growth(quick):
+    """Shares 1/2, 1/2 become 4/5, 1/5: a cell of the one leaves 1.6, of the other .4, by either."""
+    x = torch.cat([clusters([[0, 0], [30, 0]], sizes, seed) for seed, sizes in enumerate(([100, 100], [160, 40]))])
+    obs = pd.DataFrame({"t": np.repeat([0.0, 1.0], 200)}, index=map(str, range(400)))
+    adata = AnnData(obs=obs, obsm={"X_pca": x.numpy()})
+    tw.tl.fit(adata, "t", method="uotcfm", rng=0, config=tw.tl.FitConfig(max_steps=400, width=32))
+    for kind in ("plan", "flow"):
+        tw.tl.transition(adata, kind=kind)
+        rows = np.asarray(tw.get.couplings(adata, normalize="none")[0.0, 1.0].sum(1)).ravel()
+        np.testing.assert_allclose([rows[:100].mean(), rows[100:].mean()], [1.6, 0.4], atol=0.05, err_msg=kind)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import thalweg as tw
-from strategies import clouds, matrices, weights
+from strategies import clouds, matrices, seeds, weights
 from thalweg.core import distances
 from thalweg.errors import InputError
 
@@ -60,3 +60,12 @@ def test_the_second_weights_are_those_of_y(name):
         public(x, y, weights_x=[1, 1, 1, 1], **options)
     with pytest.raises(InputError, match="weights of y must be 4"):
         public(x, y, weights_y=[1, 1, 1], **options)
+
+
+@given(seeds())
+def test_the_energy_distance_and_mmd_of_a_cloud_to_itself_are_not_negative(seed):
+    """Three sums that cancel leave -4e-16 and the like."""
+    x = np.random.default_rng(seed).normal(size=(37, 5))
+    for scale in (1e-3, 1.0, 1e3):
+        for score in (tw.metrics.energy_distance, tw.metrics.mmd):
+            assert 0 <= score(scale * x, scale * x[::-1]) < 1e-9 * max(scale, 1)

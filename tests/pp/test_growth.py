@@ -136,7 +136,12 @@ def test_weights_are_relative_descendants_at_the_next_time():
         tw.get.growth_df(adata, key="other")
 
 
-def test_the_data_and_the_global_generator_are_left_alone(tmp_path):
+def test_the_data_and_the_global_generator_are_left_alone(tmp_path, monkeypatch):
+    """Not even seeded and put back, which another thread could see."""
+    for name in ("seed", "shuffle", "choice", "permutation", "set_state"):
+        original = getattr(np.random, name)
+        used = lambda *a, name=name, **k: pytest.fail(f"np.random.{name} was called")  # noqa: E731
+        monkeypatch.setattr(np.random, name, original if name == "set_state" else used)
     adata = expression()
     np.random.set_state(np.random.RandomState(123).get_state())  # noqa: NPY002 - unlike the seed that scanpy sets
     before, state = adata.copy(), np.random.get_state()[1].copy()  # noqa: NPY002
@@ -226,3 +231,18 @@ def test_unbalanced_growth_checks_its_arguments():
         tw.pp.growth(adata, method="unbalanced")
     with pytest.raises(InputError, match="relaxation"):
         tw.pp.growth(adata, method="unbalanced", time_key="time", relaxation=-1.0)
+
+
+def test_a_view_is_made_actual_without_a_warning():
+    """Warnings are errors in the tests: anndata's ImplicitModificationWarning would fail this."""
+    adata = expression()
+    view = adata[: adata.n_obs // 2]
+    tw.pp.growth(view, time_key="day")
+    assert not view.is_view
+    assert "growth" in view.obs
+    assert "growth" not in adata.obs
+    adata.obsm["X_pca"] = np.random.default_rng(0).normal(size=(adata.n_obs, 3))
+    other = adata[: adata.n_obs // 2]
+    tw.pp.standardize(other)
+    assert not other.is_view
+    np.testing.assert_allclose(other.obsm["X_standardized"].mean(0), 0, atol=1e-6)

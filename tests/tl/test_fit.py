@@ -10,6 +10,7 @@ import torch
 from anndata import AnnData
 
 import thalweg as tw
+from courses import make_course
 from thalweg.errors import InputError, MissingKeyError
 from thalweg.flows import methods
 
@@ -337,3 +338,17 @@ def test_what_a_fit_cannot_do_is_said(fitted, course):
 def test_configuration_is_checked(field):
     with pytest.raises(InputError, match=field):
         tw.tl.FitConfig(**{field: "x" if field == "coupling" else -1})
+
+
+def test_a_time_with_few_cells_does_not_switch_validation_off_for_the_others(caplog):
+    """Five cells cannot spare one; the sixty of the next time can."""
+    adata = shifted(make_course(n=60), time=np.repeat([0.0, 1.0, 3.0], 60))
+    few = adata[[*range(5), *range(60, 180)]].copy()
+    caplog.set_level("INFO", logger="thalweg")
+    tw.tl.fit(few, "time", rng=0, config=tw.tl.FitConfig(max_steps=40, width=8, validate_every=10))
+    assert "1 of 2 couplings have too few cells to spare one; the others validate" in caplog.text
+    assert few.uns["thalweg"]["history"]["validation_loss"].notna().all()
+    tiny = adata[[*range(5), *range(60, 65), *range(120, 125)]].copy()
+    tw.tl.fit(tiny, "time", rng=0, config=tw.tl.FitConfig(max_steps=40, width=8, validate_every=10))
+    assert "no coupling has cells to spare for validation" in caplog.text
+    assert "validation_loss" not in tiny.uns["thalweg"]["history"]

@@ -245,3 +245,22 @@ def test_a_fit_saves_itself_every_250_steps_and_at_its_end(course, tmp_path):
     config = tw.tl.FitConfig(max_steps=260, batch_size=8, width=4, depth=1, validation_fraction=0.0)
     tw.tl.fit(course, "time", rng=0, config=config, device="cpu", checkpoint_dir=tmp_path)
     assert [folder.name for folder in folders(tmp_path)] == ["step-00000250", "step-00000260"]
+
+
+@pytest.mark.parametrize("method", ["uotcfm", "sf2m", "otcfm"])
+def test_plans_that_depend_on_the_threads_are_not_resumed_with_another_number(course, tmp_path, killed, method):
+    """Entropic plans differ in their last bits; exact ones and the training do not."""
+    killed(9)
+    with pytest.raises(killed.error):
+        fit(course, tmp_path, method=method)
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        if method == "otcfm":
+            assert same(fit(course, tmp_path, method=method, resume=True), fit(course, method=method))
+        else:
+            with pytest.raises(InputError, match=rf"torch.set_num_threads.* is {before} there and {before + 1} here"):
+                fit(course, tmp_path, method=method, resume=True)
+    finally:
+        torch.set_num_threads(before)
+    assert same(fit(course, tmp_path, method=method, resume=True), fit(course, method=method))

@@ -19,7 +19,7 @@ from strategies import observed_times, seeds, weights
 from thalweg.data.cells import read_course
 from thalweg.data.recipe import Recipe
 from thalweg.errors import InputError
-from thalweg.flows.flow import Integrator
+from thalweg.flows.running import Integrator
 from thalweg.flows.store import load_fit
 from thalweg.flows.time_axis import make_axis
 

@@ -160,9 +160,10 @@ def test_a_plan_couples_as_optimal_transport_does(cells):
     tw.tl.transition(adata, kind="plan", key="otcfm")
     np.testing.assert_allclose(tw.get.couplings(adata)[0.0, 1.0].toarray(), np.eye(60)[np.argsort(order)], atol=1e-6)
     tw.tl.transition(adata, kind="plan", key="uotcfm", key_added="unbalanced")
-    rows = np.asarray(tw.get.couplings(adata, key="unbalanced", normalize="none")[0.0, 1.0].sum(1)).ravel()
-    assert rows.mean() == pytest.approx(1)
-    assert rows.std() > 1e-3  # masses are free
+    block = tw.get.couplings(adata, key="unbalanced", normalize="none")[0.0, 1.0]
+    # Cells grow by what their share of the later population is: all that arrives is that population, each cell once.
+    np.testing.assert_allclose(np.asarray(block.sum(0)).ravel(), 1.0, atol=0.02)
+    assert np.asarray(block.sum(1)).std() > 1e-3
     with pytest.raises(InputError, match="uses no transport plan"):
         tw.tl.transition(adata, kind="plan", key="icfm")
 

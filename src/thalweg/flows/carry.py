@@ -21,8 +21,9 @@ from thalweg._random import torch_generator
 from thalweg._settings import logger
 from thalweg.data.cells import Cells, Rows, offspring
 from thalweg.errors import InputError
-from thalweg.flows.flow import ROWS, Carried, Flow, Integrator, Noise
+from thalweg.flows.flow import ROWS, Flow
 from thalweg.flows.given_growth import log_growth, stops
+from thalweg.flows.running import Carried, Integrator, Noise
 
 Floats = NDArray[np.float64]
 
@@ -141,9 +142,10 @@ class Carrier:
         InputError
             If no condition can be carried there.
         """
+        trained = self._trained(time, extrapolate)
         if source_time is not None:
-            return _joined([_Side([self._part(time, source_time, self.cells.rows(source_time), 1.0)])])
-        ends = self._ends(time, extrapolate)
+            return _joined([self._side(time, dict.fromkeys(trained, (source_time, 1.0)))])
+        ends = [self._ends(time, condition) for condition in trained]
         share = {e.condition: self._share(time, e) if both_ends else 0.0 for e in ends}
         ahead = self._side(time, {e.condition: (e.before, 1 - share[e.condition]) for e in ends})
         back = {e.condition: (e.after, share[e.condition]) for e in ends if e.after is not None}
@@ -152,23 +154,27 @@ class Carrier:
         mass = 1.0 if len(back) == len(ends) else ahead.mass_of(self.cells.condition, list(back))
         return _joined([ahead, self._side(time, back, mass)])
 
-    def _ends(self, time: float, extrapolate: bool) -> list[_Ends]:
-        """For each condition the observed times on both sides; one that cannot be carried is named in a warning."""
+    def _trained(self, time: float, extrapolate: bool) -> list[int]:
+        """The conditions that can be carried to a time; others are named in a warning."""
         out = []
         for condition in self.cells.strata:
             first, last = self.flow.span(condition)
-            if not extrapolate and not first <= time <= last:
-                between = f"between {first:g} and {last:g}" if first <= last else "at no time"
-                name = self.cells.conditions[condition]
-                logger.warning("condition %r was trained %s; it is not predicted at time %g", name, between, time)
+            if first <= time <= last or (extrapolate and first <= last):
+                out.append(condition)
                 continue
-            observed = self.cells.times_of(condition)
-            before, after = observed[observed < time], observed[observed > time]
-            start = float(before[-1] if len(before) else observed[0])
-            out.append(_Ends(condition, start, float(after[0]) if len(before) and len(after) else None))
+            between = f"between {first:g} and {last:g}" if first <= last else "at no time"
+            name = self.cells.conditions[condition]
+            logger.warning("condition %r was trained %s; it is not predicted at time %g", name, between, time)
         if not out:
             raise InputError(f"no condition was trained around time {time:g}, so no cells can be carried there.")
         return out
+
+    def _ends(self, time: float, condition: int) -> _Ends:
+        """The observed times of a condition on both sides of another."""
+        observed = self.cells.times_of(condition)
+        before, after = observed[observed < time], observed[observed > time]
+        start = float(before[-1] if len(before) else observed[0])
+        return _Ends(condition, start, float(after[0]) if len(before) and len(after) else None)
 
     def _share(self, time: float, ends: _Ends) -> float:
         return 0.0 if ends.after is None else self.flow.axis.share(ends.before, time, ends.after)
@@ -179,6 +185,8 @@ class Carrier:
         for start in sorted({start for start, _ in ends.values()}):
             rows = self.cells.rows(start)
             rows = rows[np.isin(self.cells.condition[rows], [c for c, (own, _) in ends.items() if own == start])]
+            if not len(rows):
+                raise InputError(f"no cell of a trained condition was observed at time {start:g}; choose another one.")
             share = np.array([ends[c][1] for c in self.cells.condition[rows].tolist()])
             parts.append(self._part(time, start, rows, share))
         return _Side(parts, mass)

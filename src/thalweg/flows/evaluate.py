@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import time as clock
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -20,7 +20,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from thalweg._settings import logger, settings
 from thalweg.core import distances
-from thalweg.core.ot.exact import solve_exact
 from thalweg.data.cells import Cells, Rows
 from thalweg.errors import InputError
 from thalweg.flows.carry import Carrier, make_noise
@@ -30,12 +29,13 @@ from thalweg.flows.fitting import train_flow
 from thalweg.flows.growth import rates_from_plans
 from thalweg.flows.methods import Method, find_method
 from thalweg.flows.resume import identify_cells
-from thalweg.flows.score_rows import Row, Unit
+from thalweg.flows.score_rows import Row
 from thalweg.flows.time_axis import Spacing, TimeAxis, make_axis
 
 Floats = NDArray[np.float64]
 COLUMNS = ["method", "time", "seed", "w1", "energy_distance", "variance_ratio", "fit_seconds"]
 REFERENCES = ("copy-previous", "ot-midpoint", "floor")
+"""Names of the rows of `thalweg.flows.references`, which no candidate may have."""
 
 
 @runtime_checkable
@@ -262,10 +262,10 @@ def score(
     if labels is not None and fold.full.conditions:
         a = fold.shares(labels, a)
         cloud, a = cloud[a > 0], a[a > 0]
-    return _compared(fold, name, seed, (cloud, a), (fold.truth.x, fold.truth.weights), seconds)
+    return compare(fold, name, seed, (cloud, a), (fold.truth.x, fold.truth.weights), seconds)
 
 
-def _compared(
+def compare(
     fold: Fold,
     name: str,
     seed: int,
@@ -273,6 +273,7 @@ def _compared(
     real: tuple[Floats, Floats],
     seconds: float,
 ) -> Row:
+    """The row of two clouds, each of coordinates and weights."""
     (x, y), limit = (predicted[0], real[0]), settings.max_memory
     a, b = (None if (w == w[0]).all() else w for w in (predicted[1], real[1]))  # equal weights are faster, and exact
     scores = {
@@ -281,55 +282,3 @@ def _compared(
         "variance_ratio": distances.variance_ratio(x, y, a=a, b=b),
     }
     return {"method": name, "time": fold.time, "seed": seed, **scores, "fit_seconds": seconds}
-
-
-# --- references: predictions without a network -------------------------------------------------------------------
-
-
-def reference_units(time: float, seeds: range) -> list[Unit]:
-    """The rows of the references: a floor for each seed, the others once."""
-    once = [Unit(name, time, seeds[0]) for name in REFERENCES[:2]]
-    return once + [Unit("floor", time, seed) for seed in seeds]
-
-
-def reference_row(fold: Fold, unit: Unit) -> Row | None:
-    """The row of a reference; None where there is none."""
-    return _REFERENCES[unit.method](fold, unit.seed)
-
-
-def _copy_previous(fold: Fold, seed: int) -> Row:
-    """The cells of the time before as they are."""
-    full = fold.full
-    rows = np.concatenate([full.rows(before, c) for c, (before, _) in fold.ends.items()])
-    rows.sort()
-    return score(fold, "copy-previous", seed, full.x[rows], full.weights[rows], 0.0, full.condition[rows])
-
-
-def _ot_midpoint(fold: Fold, seed: int) -> Row:
-    """The optimal plan between the neighbouring times of each condition, followed on straight lines."""
-    full, points, masses, labels = fold.full, [], [], []
-    for condition, (lo, hi) in fold.ends.items():
-        rows, cols, share = full.rows(lo, condition), full.rows(hi, condition), fold.axis.share(lo, fold.time, hi)
-        a, b = (None if (w == w[0]).all() else w / w.sum() for w in (full.weights[rows], full.weights[cols]))
-        plan = solve_exact(full.x[rows], full.x[cols], a=a, b=b, cost="sqeuclidean", max_memory=settings.max_memory)
-        points.append((1 - share) * full.x[rows][plan.rows] + share * full.x[cols][plan.cols])
-        masses.append(plan.mass)
-        labels.append(np.full(len(plan.mass), condition))
-    x, mass, label = (np.concatenate(v) for v in (points, masses, labels))
-    return score(fold, "ot-midpoint", seed, x, mass, 0.0, label)
-
-
-def _floor(fold: Fold, seed: int) -> Row | None:
-    """Two disjoint halves of the real cells; None where a single real cell has no two halves."""
-    x, weights = fold.truth.x, fold.truth.weights
-    order = np.random.default_rng(seed).permutation(len(x))
-    half = len(order) // 2
-    if not half:
-        return None
-    one, other = order[:half], order[half:]
-    return _compared(fold, "floor", seed, (x[one], weights[one]), (x[other], weights[other]), 0.0)
-
-
-_REFERENCES: dict[str, Callable[[Fold, int], Row | None]] = dict(
-    zip(REFERENCES, (_copy_previous, _ot_midpoint, _floor), strict=True)
-)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from thalweg.core.fields.affine import Affine
 from thalweg.errors import InputError
 from thalweg.flows import normalisation
 from thalweg.flows.networks import FlowNet
+from thalweg.flows.running import Carried, Integrator, Noise
 from thalweg.flows.time_axis import Leg, TimeAxis
 
 Floats = NDArray[np.float64]
@@ -28,37 +28,6 @@ Labels = NDArray[np.int64]
 LogDensity = Callable[[Floats], Floats]
 ROWS = 2**14  # cells integrated at once, or fewer if they exceed the budget: a few hundred MB in 100 dimensions
 STAGES = 24  # states and slopes that a solver holds for each cell, its error estimate included
-
-
-class Carried(NamedTuple):
-    """Cells carried through time.
-
-    Attributes
-    ----------
-    x
-        Coordinates, shape ``(n_times, n, d)``.
-    weight
-        Weight of each cell relative to its start, shape ``(n_times, n)``; ones without growth.
-    """
-
-    x: Floats
-    weight: Floats
-
-
-@dataclass(frozen=True)
-class Noise:
-    """How to run a flow as an SDE: noise ``strength`` times that of the bridge, drawn from ``generator``."""
-
-    generator: torch.Generator
-    strength: float = 1.0
-
-
-@dataclass(frozen=True)
-class Integrator:
-    """ODE integrator, and steps between two times of a fixed-step one or of the SDE."""
-
-    method: str = "dopri5"
-    n_steps: int = 100
 
 
 @dataclass(frozen=True)

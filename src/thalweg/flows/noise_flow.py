@@ -26,7 +26,8 @@ from torch import Tensor
 from thalweg.core.dynamics import likelihood, ode
 from thalweg.core.manifolds import time_derivative
 from thalweg.errors import InputError
-from thalweg.flows.flow import Carried, Floats, Flow, Integrator, Labels, LogDensity, Noise
+from thalweg.flows.flow import Floats, Flow, Labels, LogDensity
+from thalweg.flows.running import Carried, Integrator, Noise
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,12 @@ from thalweg.data.times import TimeMap, parse_times
 from thalweg.errors import InputError
 from thalweg.get import growth_df
 from thalweg.get._colors import palette
-from thalweg.pl._canvas import BLUE, DARK, canvas, legend, one_or_all
-from thalweg.pl._cells import Floats, Mask, frame, limits, shade, split
+from thalweg.pl._canvas import BLUE, DARK, canvas, dot, legend, one_or_all
+from thalweg.pl._cells import frame, limits, shade, split
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
-
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def growth(
@@ -59,8 +57,8 @@ def growth(
     Returns
     -------
     The axes (a list with several panels). On an embedding the colours are symmetric about zero, which is pale yellow,
-    and reach the 98th percentile of the sizes; cells without a rate are grey. By time: the median as a dot, half of the
-    cells in the thick line and nine tenths in the thin one. Numbers: `thalweg.get.growth_df`.
+    and reach the 98th percentile of the sizes; cells without a rate are grey. By time: a violin for each time with the
+    quartiles as lines, so that two populations of different growth are seen as two. Numbers: `thalweg.get.growth_df`.
 
     Raises
     ------
@@ -77,9 +75,10 @@ def growth(
         name = time_key or str(adata.uns[key]["time_key"])
         if not name:
             raise InputError("tw.pp.growth was called without time_key; give time_key= here for kind='time'.")
-        table = _quantiles(rate, parse_times(adata, name, time_map), panels)
+        time = parse_times(adata, name, time_map)
+        parts = [pd.DataFrame({"time": time[m], "rate": rate[m], "condition": c}) for c, m in panels.items()]
         with canvas(ax, show, height=2.0) as (panel,):
-            _by_time(panel, table, name, len(panels) > 1)
+            _by_time(panel, pd.concat(parts, ignore_index=True).dropna(), name, list(panels))
         return panel
     import matplotlib as mpl
 
@@ -93,29 +92,18 @@ def growth(
     return one_or_all(axes)
 
 
-def _quantiles(rate: Floats, time: Floats, panels: dict[str, Mask]) -> pd.DataFrame:
-    """A row for each condition and time, a column for each of `QUANTILES`."""
-    parts = {name: pd.Series(rate[mask]).groupby(time[mask]).quantile(list(QUANTILES)) for name, mask in panels.items()}
-    return pd.concat(parts, names=["condition", "time", "quantile"]).dropna().unstack()
+def _by_time(axes: Axes, table: pd.DataFrame, time_key: str, names: list[str]) -> None:
+    """A violin for each time (and condition), at its place in time."""
+    import seaborn as sns
 
-
-def _by_time(axes: Axes, table: pd.DataFrame, time_key: str, many: bool) -> None:
-    times = np.unique(table.index.get_level_values("time"))
-    names = list(dict.fromkeys(table.index.get_level_values("condition")))
-    step = np.diff(times).min() if len(times) > 1 else 1.0
-    lanes = (np.arange(len(names)) - (len(names) - 1) / 2) * min(0.6 / len(names), 0.2) * step
-    tints = palette(len(names)) if many else [BLUE]
+    times, many = np.unique(table["time"]), len(names) > 1
     axes.axhline(0, color=DARK, lw=0.6, ls=":", zorder=0)
-    for name, lane, tint in zip(names, lanes, tints, strict=True):
-        part = table.loc[name]
-        x = part.index.to_numpy() + lane
-        low, first, middle, third, high = part.to_numpy().T
-        axes.vlines(x, low, high, color=tint, lw=0.7)
-        axes.vlines(x, first, third, color=tint, lw=3, alpha=0.6)
-        axes.plot(x, middle, color=tint, marker="o", ms=3.5, mew=0, lw=0.7, label=name)
+    sns.violinplot(
+        table, x="time", y="rate", hue="condition", hue_order=names, palette=palette(len(names)) if many else [BLUE],
+        native_scale=True, density_norm="width", cut=0, inner="quart", linewidth=0.6, gap=0.1, legend=False, ax=axes,
+    )  # fmt: skip
     if len(times) <= 10:
         axes.set_xticks(times, [f"{t:g}" for t in times])
     axes.set(xlabel=time_key, ylabel="growth rate")
-    axes.margins(x=0.08)
     if many:
-        legend(axes)
+        legend(axes, handles=[dot(color, name) for name, color in zip(names, palette(len(names)), strict=True)])

@@ -17,7 +17,7 @@ from thalweg.data.times import obs_column
 from thalweg.data.writing import writable
 from thalweg.errors import InputError
 from thalweg.flows.carry import Carrier, check_samples, make_noise
-from thalweg.flows.flow import Integrator
+from thalweg.flows.running import Integrator
 from thalweg.flows.store import load_fit
 from thalweg.tl._fates.futures import Fates
 

@@ -13,7 +13,7 @@ from thalweg.data.entries import find_fit
 from thalweg.errors import InputError
 from thalweg.flows.carry import Carrier, Cloud, make_noise
 from thalweg.flows.dispersion import disperse_cloud
-from thalweg.flows.flow import Integrator
+from thalweg.flows.running import Integrator
 from thalweg.flows.store import Stored, load_fit
 
 if TYPE_CHECKING:

@@ -28,11 +28,10 @@ from thalweg.flows.evaluate import (
     Trial,
     candidates,
     make_folds,
-    reference_row,
-    reference_units,
     takes_rng,
 )
 from thalweg.flows.methods import Method
+from thalweg.flows.references import reference_row, reference_units
 from thalweg.flows.score_rows import ScoreRows, Unit
 from thalweg.flows.time_axis import Spacing
 

@@ -18,7 +18,7 @@ from thalweg.data.entries import find_fit
 from thalweg.data.selection import Selection, select_cells
 from thalweg.errors import InputError
 from thalweg.flows.carry import Carrier, make_noise
-from thalweg.flows.flow import Integrator
+from thalweg.flows.running import Integrator
 from thalweg.flows.store import Stored, load_fit
 
 if TYPE_CHECKING:

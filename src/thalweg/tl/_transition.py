@@ -19,7 +19,7 @@ from thalweg.data.entries import find_fit
 from thalweg.data.writing import writable
 from thalweg.errors import InputError
 from thalweg.flows.carry import Carrier, check_samples, make_noise
-from thalweg.flows.flow import Integrator
+from thalweg.flows.running import Integrator
 from thalweg.flows.store import fit_checksum, load_fit
 from thalweg.tl._transitions.blocks import Block, FlowBlocks, plan_block
 

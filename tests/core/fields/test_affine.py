@@ -128,3 +128,25 @@ def test_the_network_learns_what_is_left_over():
     _, s, x = draws(10)
     torch.testing.assert_close(net(s, x) - net.affine(s, x), plain(s, x))
     assert not any("affine" in name for name, _ in net.named_parameters())
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_field_that_was_built_starts_with_equal_intervals_and_no_velocity(seed):
+    """Laid out without memory, its buffers held whatever lay there, up to 1e37."""
+    rubbish = [torch.full((2**k,), 1e37) for k in range(12)]
+    del rubbish
+    net = fields.build(lambda: affine.AffineMLP(3, 4, width=8, depth=1), torch.Generator().manual_seed(seed))
+    torch.testing.assert_close(net.affine.edges, torch.linspace(0, 1, 5))
+    assert not net.affine.theta.any()
+    x = torch.randn(6, 3, generator=torch.Generator().manual_seed(seed))
+    rest = fields.MLP.forward(net, torch.full((6,), 0.3), x)
+    torch.testing.assert_close(net(torch.full((6,), 0.3), x), rest)
+
+
+def test_buffers_of_any_module_that_was_built_start_at_zero():
+    class Buffered(torch.nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(2, 2)
+            self.register_buffer("kept", torch.ones(5))
+
+    assert not fields.build(Buffered, torch.Generator()).kept.any()

@@ -1,0 +1,64 @@
+"""References beside every score: predictions without a network, and how far apart two samples of the truth are.
+
+Like the methods they are made within each condition, by its own neighbouring times, and by the weights of the cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from thalweg._settings import settings
+from thalweg.core.ot.exact import solve_exact
+from thalweg.flows.evaluate import REFERENCES, Fold, compare, score
+from thalweg.flows.score_rows import Row, Unit
+
+
+def reference_units(time: float, seeds: range) -> list[Unit]:
+    """The rows of the references: a floor for each seed, the others once."""
+    once = [Unit(name, time, seeds[0]) for name in REFERENCES[:2]]
+    return once + [Unit("floor", time, seed) for seed in seeds]
+
+
+def reference_row(fold: Fold, unit: Unit) -> Row | None:
+    """The row of a reference; None where there is none."""
+    return _REFERENCES[unit.method](fold, unit.seed)
+
+
+def _copy_previous(fold: Fold, seed: int) -> Row:
+    """The cells of the time before as they are."""
+    full = fold.full
+    rows = np.concatenate([full.rows(before, c) for c, (before, _) in fold.ends.items()])
+    rows.sort()
+    return score(fold, "copy-previous", seed, full.x[rows], full.weights[rows], 0.0, full.condition[rows])
+
+
+def _ot_midpoint(fold: Fold, seed: int) -> Row:
+    """The optimal plan between the neighbouring times of each condition, followed on straight lines."""
+    full, points, masses, labels = fold.full, [], [], []
+    for condition, (lo, hi) in fold.ends.items():
+        rows, cols, share = full.rows(lo, condition), full.rows(hi, condition), fold.axis.share(lo, fold.time, hi)
+        a, b = (None if (w == w[0]).all() else w / w.sum() for w in (full.weights[rows], full.weights[cols]))
+        plan = solve_exact(full.x[rows], full.x[cols], a=a, b=b, cost="sqeuclidean", max_memory=settings.max_memory)
+        points.append((1 - share) * full.x[rows][plan.rows] + share * full.x[cols][plan.cols])
+        masses.append(plan.mass)
+        labels.append(np.full(len(plan.mass), condition))
+    x, mass, label = (np.concatenate(v) for v in (points, masses, labels))
+    return score(fold, "ot-midpoint", seed, x, mass, 0.0, label)
+
+
+def _floor(fold: Fold, seed: int) -> Row | None:
+    """Two disjoint halves of the real cells; None where a single real cell has no two halves."""
+    x, weights = fold.truth.x, fold.truth.weights
+    order = np.random.default_rng(seed).permutation(len(x))
+    half = len(order) // 2
+    if not half:
+        return None
+    one, other = order[:half], order[half:]
+    return compare(fold, "floor", seed, (x[one], weights[one]), (x[other], weights[other]), 0.0)
+
+
+_REFERENCES: dict[str, Callable[[Fold, int], Row | None]] = dict(
+    zip(REFERENCES, (_copy_previous, _ot_midpoint, _floor), strict=True)
+)
