@@ -41,7 +41,7 @@ class Claim:
     quote
         Its words; spaces and line ends count alike.
     verdict
-        ``held``, or what was wrong and how the page was changed, or what cannot be checked.
+        ``held``, ``wrong:`` with what the page said and what it says now, or what cannot be checked.
     test
         Names of tests, such as ``tests/x.py::test_y``.
     command, result, prints
@@ -180,7 +180,8 @@ def main() -> None:
     wrong = [(claim, message) for claim in claims for message in problems(claim)]
     for claim, message in wrong:
         print(f"{claim.page}: {_cut(plain(claim.quote), 60)!r}: {message}")
-    print(f"{len(claims)} claims, {sum(c.verdict != 'held' for c in claims)} not as they were, {len(wrong)} problems")
+    corrected = sum(claim.verdict.startswith("wrong") for claim in claims)
+    print(f"{len(claims)} claims, of which {corrected} were wrong and are corrected; {len(wrong)} problems now")
     if len(wrong) + (run(claims) if args.run else 0):
         raise SystemExit(1)
 
