@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import thalweg as tw
+from thalweg._device import resolve_device
 
 SRC = Path(tw.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
@@ -201,3 +202,9 @@ def test_nothing_runs_code_or_touches_global_generators(path):
     code = re.sub(r"model\.eval\(\)|net\.eval\(\)", "", path.read_text())
     assert not re.search(UNSAFE, code)
     assert not re.search(r"(?<!\.)torch\.manual_seed\(", code)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_gpu_is_used_when_there_is_one(there, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: there)
+    assert resolve_device("auto").type == ("cuda" if there else "cpu")

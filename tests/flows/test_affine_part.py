@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -9,6 +11,9 @@ import pytest
 import torch
 
 import thalweg as tw
+from thalweg.core.fields.affine import AffineMLP
+from thalweg.flows.methods import METHODS
+from thalweg.flows.networks import make_net
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +58,11 @@ def test_several_threads_find_the_same_field():
     finally:
         torch.set_num_threads(before)
     np.testing.assert_allclose(ends[1], ends[0], rtol=0, atol=0.01)
+
+
+def test_it_is_left_out_beyond_256_coordinates_and_where_that_is_asked_for(quick):
+    for dims, config, there in ((256, quick, True), (257, quick, False), (3, replace(quick, affine=False), False)):
+        net = make_net(
+            dims, METHODS["otcfm"], config, n_conditions=0, n_intervals=1, generator=torch.Generator().manual_seed(0)
+        )
+        assert isinstance(net.main, AffineMLP) == there

@@ -241,6 +241,12 @@ def test_the_command_goes_on_too(course, tmp_path, killed, capsys):
     assert np.array_equal(fitted["weights"]["0"], course.uns["thalweg"]["weights"]["0"])
 
 
+def test_a_fit_saves_itself_every_250_steps_and_at_its_end(course, tmp_path):
+    config = tw.tl.FitConfig(max_steps=260, batch_size=8, width=4, depth=1, validation_fraction=0.0)
+    tw.tl.fit(course, "time", rng=0, config=config, device="cpu", checkpoint_dir=tmp_path)
+    assert [folder.name for folder in folders(tmp_path)] == ["step-00000250", "step-00000260"]
+
+
 @pytest.mark.parametrize("method", ["uotcfm", "sf2m", "otcfm"])
 def test_plans_that_depend_on_the_threads_are_not_resumed_with_another_number(course, tmp_path, killed, method):
     """Entropic plans differ in their last bits; exact ones and the training do not."""

@@ -89,7 +89,8 @@ def fit(
     config
         Training, network, noise and size of the plans: ``config=tw.tl.FitConfig(max_steps=500)``; `FitConfig`.
     rng, random_state
-        Seed, numpy Generator or None; two names of one argument. The same seed gives the same bits on a CPU.
+        Seed, numpy Generator or None; two names of one argument. The same seed gives the same bits on one machine's
+        CPU; for entropic and unbalanced plans with the same number of threads (``torch.get_num_threads()``).
     device
         ``"auto"`` (CUDA when present), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
     checkpoint_dir
