@@ -4,7 +4,8 @@
     python benchmarks/scaling/verbs.py --before /tmp/before/src
 
 Two processes wait for orders, one with each version; each verb runs in one, then in the other, and again, so that a
-machine whose speed drifts hurts both alike. The ratio of each pair is taken; the median is the figure.
+machine whose speed drifts hurts both alike. Where a process lies in memory moves its speed by some per cent, so new
+ones are started for every round. The ratio of each pair is taken; the median over all rounds is the figure.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks/ is found from 
 from benchmarks.common import results, tables
 
 RESULTS = results.path_of("verbs")
+SHORTEST = 0.2  # seconds; a faster call is repeated until they are over
 N_CELLS = 1500  # at each of the times of the simulated course
 
 
@@ -64,10 +66,11 @@ def obey() -> None:
     calls = orders()
     print(json.dumps(list(calls)), flush=True)
     for line in sys.stdin:
-        call = calls[line.strip()]
-        start = time.perf_counter()
-        call()
-        print(time.perf_counter() - start, flush=True)
+        call, count, start = calls[line.strip()], 0, time.perf_counter()
+        while not count or time.perf_counter() - start < SHORTEST:
+            call()
+            count += 1
+        print((time.perf_counter() - start) / count, flush=True)
 
 
 class Worker:
@@ -96,27 +99,43 @@ class Worker:
         return line
 
 
+def _pair(now: Worker, before: Worker, name: str, *, first: bool) -> tuple[float, float]:
+    """Seconds of both, in alternating order."""
+    if first:
+        return now.seconds(name), before.seconds(name)
+    other = before.seconds(name)
+    return now.seconds(name), other
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--before", type=Path, help="folder src of the other version")
-    parser.add_argument("--pairs", type=int, default=7, help="pairs of runs of each verb (7)")
+    parser.add_argument("--pairs", type=int, default=4, help="pairs of runs of each verb in a round (4)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds, each with processes of its own (5)")
     parser.add_argument("--only", nargs="*", default=None, help="names of verbs")
     parser.add_argument("--obey", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.obey:
         return obey()
-    now, before = Worker(results.ROOT / "src"), Worker(args.before)
+    found: dict[str, list[tuple[float, float]]] = {}
+    for number in range(args.rounds):
+        sources = [results.ROOT / "src", args.before]
+        workers = [Worker(source) for source in (sources if number % 2 else sources[::-1])]
+        now, before = workers if number % 2 else workers[::-1]
+        for name in args.only or now.names:
+            pairs = [_pair(now, before, name, first=k % 2 == 0) for k in range(args.pairs + 1)][1:]
+            found.setdefault(name, []).extend(pairs)
+        for worker in workers:
+            worker.process.kill()
     rows = []
-    for name in args.only or now.names:
-        pairs = [(now.seconds(name), before.seconds(name)) for _ in range(args.pairs + 1)][1:]
+    for name, pairs in found.items():
         ratios = sorted(a / b for a, b in pairs)
         seconds = {"seconds": median(a for a, _ in pairs), "seconds_before": median(b for _, b in pairs)}
         rows.append({"verb": name, **seconds, "ratio": median(ratios), "lowest": ratios[0], "highest": ratios[-1]})
-        print(rows[-1], flush=True)
     columns = [tables.Column("verb", "verb"), tables.Column("seconds", "seconds", ".3f")]
     columns += [tables.Column(key, key, ".2f") for key in ("ratio", "lowest", "highest")]
     print(tables.terminal(tables.lines_of(rows, columns)))
-    settings = {"pairs": args.pairs, "cells": N_CELLS}
+    settings = {"rounds": args.rounds, "pairs": args.pairs, "cells": N_CELLS}
     print(f"written: {results.save(RESULTS, results.head(settings) | {'rows': rows})}")
     return None
 

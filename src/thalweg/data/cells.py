@@ -66,11 +66,11 @@ class Cells:
     @property
     def strata(self) -> list[int]:
         """Numbers of the conditions that have cells; ``[0]`` without a condition."""
-        return np.unique(self.condition).tolist()
+        return np.unique(self.condition).tolist() if self.conditions else [0][: len(self.x)]
 
     def times_of(self, condition: int) -> Floats:
         """The times at which a condition was observed, ascending."""
-        return np.unique(self.time[self.condition == condition])
+        return np.unique(self.time[self.condition == condition]) if self.conditions else self.times
 
     def rows(self, time: float, condition: int | None = None) -> Rows:
         """Rows of the cells observed at ``time`` (and in a condition), in their order."""

@@ -184,10 +184,15 @@ class Carrier:
         parts = []
         for start in sorted({start for start, _ in ends.values()}):
             rows = self.cells.rows(start)
-            rows = rows[np.isin(self.cells.condition[rows], [c for c, (own, _) in ends.items() if own == start])]
+            share: Floats | float = next(iter(ends.values()))[1]
+            if self.cells.conditions:
+                share_of = np.full(len(self.cells.conditions), np.nan)  # of those that start here
+                for condition, (own, part) in ends.items():
+                    share_of[condition] = part if own == start else np.nan
+                share = share_of[self.cells.condition[rows]]
+                rows, share = rows[~np.isnan(share)], share[~np.isnan(share)]
             if not len(rows):
                 raise InputError(f"no cell of a trained condition was observed at time {start:g}; choose another one.")
-            share = np.array([ends[c][1] for c in self.cells.condition[rows].tolist()])
             parts.append(self._part(time, start, rows, share))
         return _Side(parts, mass)
 

@@ -222,8 +222,9 @@ class Flow:
         def solved(field: ode.Field, state: Tensor, span: tuple[float, float], n_steps: int) -> Tensor:
             if noise is None:
                 return ode.odeint(field, state, span, method=integrator.method, n_steps=n_steps)[-1]
-            # Coordinates diffuse, the logarithm of a weight does not: it is integrated along the path.
-            diffusion = noise.strength * self.sigma * (torch.arange(state.shape[1], device=state.device) < d)
+            diffusion: float | Tensor = noise.strength * self.sigma
+            if net.grows:  # coordinates diffuse, the logarithm of a weight does not: it is integrated along the path
+                diffusion = diffusion * (torch.arange(d + 1, device=state.device) < d)
             return ode.sdeint(field, diffusion, state, span, noise.generator, n_steps=n_steps)[-1]
 
         ode.check_times(tau)
