@@ -19,7 +19,8 @@ import tutorials  # noqa: E402
 
 def import_with_types() -> None:
     """Import the package with the names in its annotations, which otherwise load for type checkers only."""
-    for name in ("anndata", "matplotlib.pyplot", "numpy.typing", "ot", "scanpy", "seaborn", "sklearn.mixture", "torch"):
+    first = ("anndata", "filelock", "matplotlib.pyplot", "numpy.typing", "ot", "scanpy", "seaborn", "sklearn.mixture")
+    for name in (*first, "torch"):
         importlib.import_module(name)
     scalar = typing.TypeVar("scalar")
     for name, bases in (("ArrayLike", ()), ("NDArray", (typing.Generic[scalar],))):  # shown by name, not written out

@@ -102,7 +102,8 @@ class Flow:
         Units of ``x`` per unit of time, shape ``(n, d)``.
         """
         v = self._at_times(self.net.velocity, x, time, condition)
-        v[self._untrained(condition, len(v))] = np.nan
+        if self.spans:
+            v[self._untrained(condition, len(v))] = np.nan
         return v * self.scale * self._slope(v, time)[:, None]
 
     def growth(self, x: ArrayLike, time: ArrayLike, condition: Labels | None = None) -> Floats:
@@ -146,7 +147,8 @@ class Flow:
         tau, options = self.axis.tau(times).tolist(), integrator or Integrator()
         columns = len(tau) * (self.n_dims + 1)
         end = self._blocks(lambda z, c: self._carry(z, tau, c, noise, options), x, condition, axis=1, columns=columns)
-        end[:, self._untrained(condition, end.shape[1])] = np.nan
+        if self.spans:
+            end[:, self._untrained(condition, end.shape[1])] = np.nan
         return Carried(end[..., : self.n_dims] * self.scale + self.center, np.exp(end[..., self.n_dims]))
 
     def log_density(
@@ -191,12 +193,13 @@ class Flow:
         out = self._blocks(log_p, x, condition) - self.n_dims * math.log(self.scale)
         if self.net.grows and now > first:  # d log p/dtau = - div v + g along a path
             out -= np.log(self.push(x, [time, start], condition=condition).weight[-1])
-        out[self._untrained(condition, len(out))] = np.nan
+        if self.spans:
+            out[self._untrained(condition, len(out))] = np.nan
         return out
 
     def _untrained(self, condition: Labels | None, n: int) -> NDArray[np.bool_]:
         """Which rows are of a condition that was never trained: its networks' input is random, so its answer is NaN."""
-        if condition is None or not self.spans:
+        if condition is None:
             return np.zeros(n, dtype=bool)
         never = ~np.isin(condition, list(self.spans))
         if never.any():

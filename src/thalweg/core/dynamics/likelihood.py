@@ -42,7 +42,7 @@ Trace = Literal["exact", "hutchinson"]
 
 @dataclass(frozen=True)
 class Solver:
-    """How the augmented ODE is solved; the fields are the options of `solve.odeint`.
+    """How the augmented ODE is solved; the fields are the options of `ode.odeint`.
 
     Tolerances are tighter than for samples: an error of ``x_0`` enters the log density times ``|grad log p_0|``, large
     for outliers.

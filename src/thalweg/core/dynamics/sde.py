@@ -44,7 +44,7 @@ def _noise_at(w: Noise, t: float) -> float:
 
 
 def diffusion(w: Noise) -> Callable[[float], float]:
-    """``sqrt(w)`` as a function of time: the ``diffusion`` argument of `solve.sdeint`.
+    """``sqrt(w)`` as a function of time: the ``diffusion`` argument of `ode.sdeint`.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def forward_drift(velocity: Field, score: Field, w: Noise) -> Field:
 
     Returns
     -------
-    The drift, for `solve.sdeint` with ``diffusion(w)`` and increasing times.
+    The drift, for `ode.sdeint` with ``diffusion(w)`` and increasing times.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def forward_drift(velocity: Field, score: Field, w: Noise) -> Field:
 
 
 def reverse_drift(velocity: Field, score: Field, w: Noise) -> Field:
-    """Drift ``v - w s/2``, for `solve.sdeint` with decreasing times; arguments as `forward_drift`."""
+    """Drift ``v - w s/2``, for `ode.sdeint` with decreasing times; arguments as `forward_drift`."""
     return lambda t, x: velocity(t, x) - (0.5 * _noise_at(w, t.item())) * score(t, x)
 
 

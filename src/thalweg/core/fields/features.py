@@ -2,7 +2,7 @@
 
 `tap` watches one named submodule with a forward hook; gradients flow through what it keeps. `block_at` names the block
 at a fraction of the depth, for networks that hold their blocks in a `torch.nn.ModuleList` called ``blocks``, as
-`fields.MLP` does.
+`MLP` does.
 
 Not guaranteed: features of a pass made inside a `torch.func` transform can be used inside that transform only.
 """

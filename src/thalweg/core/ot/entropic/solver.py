@@ -15,7 +15,7 @@ and at the optimum ``P 1 = a exp(-f/tau_a)`` and ``P' 1 = b exp(-g/tau_b)`` (Chi
 
 How it is solved. Coordinates are centred and divided by ``sqrt(eps)``, so neither offset nor unit matters. A random
 subset of both clouds is solved at falling temperatures, and its potentials are extended to all points; then all points
-are solved in rounds (`thalweg.core.ot.entropic.start` describes both). The work is done when the marginals of the
+are solved in rounds (``thalweg.core.ot.entropic.start`` describes both). The work is done when the marginals of the
 *whole* plan are right. Nothing is drawn from a global generator: the subset comes from one with a fixed seed.
 
 Not guaranteed: the same bits on another machine or number of threads; the constant in the potentials (in the

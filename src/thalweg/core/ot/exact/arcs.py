@@ -4,7 +4,7 @@ Entropic transport with regularisation ε has potentials (f, g) whose plan a_i b
 marginals a and b. As ε → 0 they tend to optimal potentials, and the support of an optimal plan lies among the arcs of
 low reduced cost c − f − g. So three steps:
 
-1. The warm start of entropic transport (`thalweg.core.ot.entropic.start`) at ε = 0.12 S, then soft minima over all
+1. The warm start of entropic transport (``thalweg.core.ot.entropic.start``) at ε = 0.12 S, then soft minima over all
    pairs. S is the standard deviation of the cost matrix after its row and column means are taken off, which neither an
    offset nor a translation of one cloud changes; it comes from a sample.
 2. The pool: about 60 arcs of low reduced cost for each point.
