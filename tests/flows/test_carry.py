@@ -171,3 +171,14 @@ def test_paths_meet_the_times_of_their_cells_whatever_the_grid():
         paths = tw.tl.trajectories(adata, {"time": 7.0}, n_times=n_times, direction="both")
         assert (paths.obs["time"] == 7.0).sum() == 20
         assert (np.diff(np.unique(paths.obs["time"])) > 1e-6).all()
+
+
+def test_cells_that_cannot_be_coupled_are_named_with_the_call_that_couples_them(caplog):
+    adata = moving({"A": [0, 1, 2, 3], "B": [0, 2, 3]})
+    tw.tl.fit(adata, "day", condition_key="cond", rng=0, config=tw.tl.FitConfig(max_steps=20, width=8))
+    tw.tl.transition(adata)
+    assert "condition 'B' has no cells at time 1: its 60 cells of time 0 are not coupled with it" in caplog.text
+    assert "couple them with tw.tl.transition(adata, 0, 2)" in caplog.text
+    tw.tl.transition(adata, 0, 2, key_added="across")
+    coupled = np.diff(tw.get.couplings(adata, key="across")[0.0, 2.0].indptr) > 0
+    assert coupled.all()

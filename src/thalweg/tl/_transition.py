@@ -125,6 +125,7 @@ def transition(
         rows, per_row = sum(len(cells.rows(start)) for start, _ in pairs), min(top_k, n_neighbors * n_futures)
         limit, fix = settings.max_memory if max_memory is None else max_memory, "lower top_k or n_neighbors"
         check_memory("the couplings", rows, per_row, _BYTES, limit, fix)
+    _name_uncoupled(cells, pairs)
     carrier = Carrier(stored.flow, cells, noise, Integrator(n_steps=n_steps))
     make = FlowBlocks(carrier, n_futures, n_neighbors, bandwidth, top_k)
     blocks = [make(*pair) if kind == "flow" else plan_block(stored, cells, *pair) for pair in pairs]
@@ -160,6 +161,20 @@ def _pairs(times: Floats, t0: float | None, t1: float | None, time_key: str) -> 
     if not found:
         raise InputError(f"t0={t0}, t1={t1} has no neighbour to be coupled with in obs[{time_key!r}]; times: {known}.")
     return found
+
+
+def _name_uncoupled(cells: Cells, pairs: Pairs) -> None:
+    """Say which conditions have cells at the earlier time of a pair and none at the later one."""
+    for t0, t1 in pairs:
+        for condition in cells.strata:
+            rows, following = cells.rows(t0, condition), cells.times_of(condition)
+            if len(rows) and t1 not in following:
+                later = following[following > t1]
+                hint = f"; couple them with tw.tl.transition(adata, {t0:g}, {later[0]:g})" if len(later) else ""
+                logger.warning(
+                    "condition %r has no cells at time %g: its %d cells of time %g are not coupled with it%s",
+                    cells.conditions[condition], t1, len(rows), t0, hint,
+                )  # fmt: skip
 
 
 def _write(
