@@ -1,7 +1,7 @@
 """Seconds of each verb beside those of another version of the package, in turn, in one run.
 
-    git worktree add /tmp/before v0.1.0
-    python benchmarks/scaling/verbs.py --before /tmp/before/src
+    git worktree add ../before v0.1.0
+    python benchmarks/scaling/verbs.py --before ../before/src
 
 Two processes wait for orders, one with each version; each verb runs in one, then in the other, and again, so that a
 machine whose speed drifts hurts both alike. Where a process lies in memory moves its speed by some per cent, so new
