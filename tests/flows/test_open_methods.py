@@ -147,6 +147,10 @@ def test_weights_and_random_numbers_of_a_predictor_count(quick):
         (np.zeros((5, 2)), r"coordinates of shape \(n, 3\), found shape \(5, 2\)"),
         (np.full((5, 3), np.nan), "15 NaN or infinite"),
         (np.zeros((0, 3)), r"found shape \(0, 3\)"),
+        ((np.zeros((5, 3)), np.ones(4)), r"must be 5 non-negative numbers .*found shape \(4,\)"),
+        ((np.zeros((5, 3)), -np.ones(5)), "must be 5 non-negative numbers"),
+        ((np.zeros((5, 3)), np.zeros(5)), "with a positive sum"),
+        ((np.zeros((5, 3)), np.full(5, np.nan)), "must be 5 non-negative numbers"),
     ],
 )
 def test_an_answer_that_is_no_population_is_named(quick, answer, match):

@@ -217,7 +217,8 @@ def predicted_row(fold: Fold, name: str, predictor: Predictor, seed: int, rng: n
     Raises
     ------
     InputError
-        If it returns no finite coordinates of the right number, or weights that are not positive.
+        If it returns no finite coordinates of the right number, or weights that are not one non-negative number for
+        each row with a positive sum.
     """
     start = clock.perf_counter()
     options = {"rng": rng} if takes_rng(predictor) else {}
@@ -230,7 +231,17 @@ def predicted_row(fold: Fold, name: str, predictor: Predictor, seed: int, rng: n
             f"{name} must return finite coordinates of shape (n, {fold.full.n_dims}), found shape {x.shape} "
             f"with {int((~np.isfinite(x)).sum())} NaN or infinite values."
         )
+    if weights is not None:
+        _check_weights(name, np.asarray(weights, dtype=np.float64), len(x))
     return score(fold, name, seed, x, weights, seconds)
+
+
+def _check_weights(name: str, weights: Floats, n: int) -> None:
+    if weights.shape != (n,) or not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() <= 0:
+        raise InputError(
+            f"weights of {name} must be {n} non-negative numbers with a positive sum, found shape {weights.shape}; "
+            "return the coordinates alone for equal weights."
+        )
 
 
 def takes_rng(predictor: Predictor) -> bool:
