@@ -34,7 +34,12 @@ def make_flow(
     """
     kind = NoiseFlow if method.field == "noise" else Flow
     spans = _spans(intervals, conditions)
-    return kind(net.eval().requires_grad_(False), axis, center, scale, sigma, spans, conditions)
+    net = net.eval().requires_grad_(False)
+    process = None
+    if net.dynamics is not None:
+        diffusion = net.dynamics.sigma.double().cpu().numpy()
+        process = Flow(net.dynamics, axis, center, scale, diffusion, spans, conditions)
+    return kind(net, axis, center, scale, sigma, spans, conditions, process)
 
 
 def _spans(intervals: pd.DataFrame, conditions: tuple[str, ...]) -> dict[int, tuple[float, float]]:

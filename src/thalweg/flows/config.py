@@ -26,7 +26,8 @@ class FitConfig(TrainingConfig):
     sigma
         Noise in units of the average standard deviation of a coordinate; None takes the method's own. For the bridge
         methods it is the diffusion per square root of an average interval, and the entropic plan is regularised by
-        ``2 sigma^2``.
+        ``2 sigma^2``. ``"auto"`` learns the diffusion from the days between two others
+        (`thalweg.flows.diffusion`), which is the default of ``"usb"``, there for each component.
     coupling
         ``"whole"``: plans between whole populations, computed once. ``"minibatch"``: a fresh plan between blocks at
         every step. ``"auto"``: whole where the cost matrix fits ``thalweg.settings.max_memory``.
@@ -47,7 +48,7 @@ class FitConfig(TrainingConfig):
     n_threads: int | None = 1
     width: int = 64
     depth: int = 3
-    sigma: float | None = None
+    sigma: float | Literal["auto"] | None = None
     coupling: CouplingSize = "auto"
     block: int = 256
     relaxation: float = 0.5
@@ -60,8 +61,8 @@ class FitConfig(TrainingConfig):
         for name in ("width", "depth", "block"):
             if not getattr(self, name) >= 1:
                 raise InputError(f"{name} must be at least 1, found {getattr(self, name)!r}.")
-        if self.sigma is not None and not self.sigma >= 0:
-            raise InputError(f"sigma must not be negative, found {self.sigma!r}.")
+        if self.sigma not in (None, "auto") and (isinstance(self.sigma, str) or not self.sigma >= 0):
+            raise InputError(f"sigma must be 'auto', None or a number that is not negative, found {self.sigma!r}.")
         if not (self.relaxation > 0 and math.isfinite(self.relaxation)):
             raise InputError(f"relaxation must be positive and finite, found {self.relaxation!r}.")
         for name, kind in (("contrastive", Contrastive), ("dispersive", Dispersive)):

@@ -104,12 +104,12 @@ def couple(
         start, rows, cols = time.perf_counter(), interval.rows, interval.cols
         length = float(np.diff(axis.tau([interval.t0, interval.t1]))[0])
         pairing = _Pairing(method, config, 2 * sigma**2 * length if method.coupling == "entropic" else 0.0)
-        grown = _normalised(cells.grown(rows, interval.t1 - interval.t0))
-        ends = _Ends(z[rows], z[cols], grown, _normalised(cells.weights[cols]))
+        grown = normalised(cells.grown(rows, interval.t1 - interval.t0))
+        ends = _Ends(z[rows], z[cols], grown, normalised(cells.weights[cols]))
         coupling, kind, spent = pairing(ends, cache, (interval.condition, interval.t0, interval.t1))
         if method.growth and isinstance(coupling, couplings.Plan):
             leaving, arriving = coupling.marginals()
-            prior = _normalised(cells.weights[rows])
+            prior = normalised(cells.weights[rows])
             log_mass[0][rows], log_mass[1][cols] = log_ratio(prior, leaving), log_ratio(ends.b, arriving)
         parts.append(coupling)
         shares.append(cells.weights[rows].sum() / cells.weights[cells.time == interval.t0].sum())
@@ -153,7 +153,7 @@ def _populations(cells: Cells) -> Coupled:
     for condition in range(max(1, len(cells.conditions))):
         for t in cells.times_of(condition).tolist():
             rows = cells.rows(t, condition)
-            weights = _normalised(cells.weights[rows])
+            weights = normalised(cells.weights[rows])
             parts.append(couplings.Independent(weights, weights))
             groups.append(torch.from_numpy(rows))
             table.append(_row(cells, Interval(condition, t, t, rows, rows), "none", None, 0.0))
@@ -168,7 +168,8 @@ class _Ends:
     b: Tensor
 
 
-def _normalised(weights: NDArray[np.float64]) -> Tensor:
+def normalised(weights: NDArray[np.float64]) -> Tensor:
+    """Weights that sum to one, float64."""
     return torch.from_numpy(weights / weights.sum())
 
 

@@ -19,17 +19,20 @@ from thalweg.core.fields.affine import Affine, AffineMLP
 from thalweg.core.objectives import Contrastive, feature_report
 from thalweg.core.paths import Path
 from thalweg.data.cells import Cells
-from thalweg.errors import InputError
 from thalweg.flows import normalisation
+from thalweg.flows.bridges import CoupledBridges, couple_bridges
 from thalweg.flows.build import make_flow
 from thalweg.flows.config import FitConfig
 from thalweg.flows.coupling import Coupled, PlanCache, couple
+from thalweg.flows.diffusion import Diffusion, find_diffusion
+from thalweg.flows.draws import Drawn, Draws
+from thalweg.flows.dynamics import BridgeSampler
 from thalweg.flows.flow import Flow
 from thalweg.flows.methods import Method
 from thalweg.flows.networks import FlowNet, make_net
-from thalweg.flows.objective import Terms
+from thalweg.flows.objective import Terms, check_options
 from thalweg.flows.resume import expect_threads
-from thalweg.flows.samplers import IntervalBatch, IntervalSampler, NoiseSampler, Sampler
+from thalweg.flows.samplers import IntervalSampler, NoiseSampler, Sampler
 from thalweg.flows.time_axis import TimeAxis
 from thalweg.training.loop import Monitor, Validation, train
 from thalweg.training.saving import Checkpoints
@@ -79,16 +82,19 @@ def train_flow(
 ) -> Fitted:
     """Fit a flow to the cells of a course; the arguments are those of `thalweg.tl.fit`, resolved."""
     start = time.perf_counter()
-    sigma = method.sigma if config.sigma is None else config.sigma
-    if method.bridge and sigma == 0:
-        raise InputError(f"sigma=0 leaves no bridge for method={method.name!r}; give sigma > 0 or use 'otcfm'.")
-    terms = Terms(method, sigma, config, axis.n_intervals)  # refuses options that do not apply
+    check_options(method, config)
     center, scale = normalisation.measure(cells.x)
     z = normalisation.normalise(cells.x, center, scale)
+    diffusion = find_diffusion(cells, z, axis, method, config)
+    sigma = diffusion.scale
+    terms, cache = Terms(method, sigma, config, axis.n_intervals), {} if cache is None else cache
     before = time.perf_counter()
-    coupled = couple(cells, z, axis, method, config, sigma, {} if cache is None else cache)
+    coupled = couple(cells, z, axis, method, config, sigma, cache)
+    bridges = couple_bridges(cells, z, axis, diffusion.sigma, cache) if method.dynamics else None
+    intervals = coupled.intervals if bridges is None else coupled.intervals.join(bridges.table)
     # A fit is charged for every plan it uses, also for those an earlier fit on the same cells left in the cache.
-    borrowed = max(0.0, coupled.seconds - (time.perf_counter() - before))
+    planning = float(intervals.filter(like="seconds").to_numpy().sum())
+    borrowed = max(0.0, planning - (time.perf_counter() - before))
     if checkpoints is not None:  # whether plans are whole depends on the memory allowed
         checkpoints.expect(couplings=coupled.intervals["coupling"].tolist())
         expect_threads(checkpoints, method)
@@ -101,29 +107,32 @@ def train_flow(
         n_intervals=axis.n_intervals,
         generator=torch_generator(rng),
     ).to(device)
-    training, held_back = _split(sampler, config, rng)
-    if isinstance(net.main, AffineMLP) and isinstance(training, IntervalSampler):
-        _fit_affine(net.main.affine, training, axis, torch_generator(rng, device))
+    training, held_back = _split(Draws(sampler, _bridge_sampler(sampler, bridges, diffusion)), config, rng)
+    if isinstance(net.main, AffineMLP) and isinstance(training.prediction, IntervalSampler):
+        _fit_affine(net.main.affine, training.prediction, axis, torch_generator(rng, device))
+    if net.dynamics is not None and training.bridges is not None:
+        net.dynamics.begin(training.bridges, _edges(axis), torch_generator(rng, device))
     result = train(
         net,
         lambda model, n, generator: terms(model, training.batch(n, generator), generator),
         config,
         torch_generator(rng, device),
         validation=None if held_back is None else _validation(terms, held_back),
-        monitor=_monitor(config, training, rng),
+        monitor=_monitor(config, training.prediction, rng),
         checkpoints=checkpoints,
         progress=settings.progress,
         description=description,
     )
     if net.mean_negative is not None and config.contrastive is not None:
-        net.mean_negative.copy_(_mean_negative(net, config.contrastive, training, torch_generator(rng, device)))
+        others = torch_generator(rng, device)
+        net.mean_negative.copy_(_mean_negative(net, config.contrastive, training.prediction, others))
     seconds = time.perf_counter() - start + borrowed + result.earlier_seconds
     steps = int(result.history["step"][-1])
     logger.info(
         "%s: %d steps in %.1f s, the weights of step %d are kept", method.name, steps, seconds, result.best_step
     )
-    flow = make_flow(method, net, axis, center, scale, sigma, coupled.intervals, cells.conditions)
-    return Fitted(flow, pd.DataFrame(result.history), coupled.intervals, result.best_step, seconds)
+    flow = make_flow(method, net, axis, center, scale, sigma, intervals, cells.conditions)
+    return Fitted(flow, pd.DataFrame(result.history), intervals, result.best_step, seconds)
 
 
 def _sampler(cells: Cells, z: Tensor, axis: TimeAxis, method: Method, sigma: float, coupled: Coupled) -> Sampler:
@@ -141,8 +150,19 @@ def _sampler(cells: Cells, z: Tensor, axis: TimeAxis, method: Method, sigma: flo
     return IntervalSampler(z, tau, condition, mixture, path_of, axis.n_intervals, mass)
 
 
-def _split(sampler: Sampler, config: FitConfig, rng: np.random.Generator) -> tuple[Sampler, IntervalBatch | None]:
+def _bridge_sampler(sampler: Sampler, bridges: CoupledBridges | None, diffusion: Diffusion) -> BridgeSampler | None:
+    """The sampler of the bridges, of the same cells as that of the prediction."""
+    if bridges is None:
+        return None
+    device = sampler.z.device
+    sigma = torch.as_tensor(diffusion.sigma, dtype=torch.float32, device=device)
+    mixture = bridges.mixture.to(device)
+    return BridgeSampler(sampler.z, sampler.tau, sampler.condition, mixture, sigma, sampler.n_intervals)
+
+
+def _split(draws: Draws, config: FitConfig, rng: np.random.Generator) -> tuple[Draws, Drawn | None]:
     """Hold back a share of the source cells of each coupling, and draw one fixed batch of their pairs."""
+    sampler = draws.prediction
     held, without = torch.zeros(len(sampler.z), dtype=torch.bool), 0
     for rows in sampler.mixture.sources:
         n = int(config.validation_fraction * len(rows))
@@ -152,15 +172,15 @@ def _split(sampler: Sampler, config: FitConfig, rng: np.random.Generator) -> tup
     if without == len(sampler.mixture.sources):
         if config.validation_fraction > 0:
             logger.info("no coupling has cells to spare for validation; all are trained on, for max_steps")
-        return sampler, None
+        return draws, None
     if without:
         logger.info(
             "%d of %d couplings have too few cells to spare one; the others validate",
             without,
             len(sampler.mixture.sources),
         )
-    drawn = sampler.restrict(held).batch(_VALIDATION_BATCH, torch_generator(rng, sampler.z.device))
-    return sampler.restrict(~held), drawn
+    drawn = draws.restrict(held).batch(_VALIDATION_BATCH, torch_generator(rng, sampler.z.device))
+    return draws.restrict(~held), drawn
 
 
 def _fit_affine(affine: Affine, sampler: IntervalSampler, axis: TimeAxis, generator: torch.Generator) -> None:
@@ -176,13 +196,17 @@ def _fit_affine(affine: Affine, sampler: IntervalSampler, axis: TimeAxis, genera
             for s, rows in zip(times.tolist(), together, strict=True):
                 yield s, drawn.batch.x_t[rows], drawn.batch.u_t[rows], drawn.weight[rows]
 
-    edges = torch.as_tensor(axis.tau(axis.times) / axis.n_intervals, dtype=torch.float32, device=affine.edges.device)
-    affine.fit(edges, samples())
+    affine.fit(_edges(axis).to(affine.edges.device), samples())
 
 
-def _validation(terms: Terms, drawn: IntervalBatch) -> Validation[FlowNet]:
+def _edges(axis: TimeAxis) -> Tensor:
+    """The observed times on the scale of ``s``."""
+    return torch.as_tensor(axis.tau(axis.times) / axis.n_intervals, dtype=torch.float32)
+
+
+def _validation(terms: Terms, drawn: Drawn) -> Validation[FlowNet]:
     def validation(model: FlowNet) -> float:
-        negatives = torch.Generator(drawn.unit_t.device).manual_seed(0)  # the same at every call
+        negatives = torch.Generator(drawn.prediction.unit_t.device).manual_seed(0)  # the same at every call
         with torch.no_grad():
             return float(torch.stack(list(terms(model, drawn, negatives, regularise=False).values())).sum())
 

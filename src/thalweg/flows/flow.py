@@ -19,6 +19,7 @@ from thalweg.core.dynamics import likelihood, ode
 from thalweg.core.fields.affine import Affine
 from thalweg.errors import InputError
 from thalweg.flows import normalisation
+from thalweg.flows.dynamics import Dynamics
 from thalweg.flows.networks import FlowNet
 from thalweg.flows.running import Carried, Integrator, Noise
 from thalweg.flows.time_axis import Leg, TimeAxis
@@ -43,21 +44,30 @@ class Flow:
     center, scale
         Normalisation: the mean cell, and the average standard deviation of a coordinate.
     sigma
-        Diffusion of the bridge per square root of an average interval, in units of ``scale``.
+        Diffusion of the bridge per square root of an average interval, in units of ``scale``; a number, or one for
+        each coordinate.
     spans
         For each condition the first and the last time between which it was trained; empty where all of them were
         trained over the whole course.
     conditions
         Names of the conditions, for messages.
+    dynamics
+        The process of the cells, where it was learned apart from this flow, which then predicts populations.
     """
 
-    net: FlowNet
+    net: FlowNet | Dynamics
     axis: TimeAxis
     center: Floats
     scale: float
-    sigma: float
+    sigma: float | Floats
     spans: Mapping[int, tuple[float, float]] = field(default_factory=dict)
     conditions: tuple[str, ...] = ()
+    dynamics: Flow | None = None
+
+    @property
+    def process(self) -> Flow:
+        """What cells follow: the dynamics where they were learned beside the prediction, else this flow."""
+        return self if self.dynamics is None else self.dynamics
 
     @property
     def device(self) -> torch.device:
@@ -101,10 +111,10 @@ class Flow:
         -------
         Units of ``x`` per unit of time, shape ``(n, d)``.
         """
-        v = self._at_times(self.net.velocity, x, time, condition)
+        v = self.per_time(self.net.velocity, x, time, condition)
         if self.spans:
             v[self._untrained(condition, len(v))] = np.nan
-        return v * self.scale * self._slope(v, time)[:, None]
+        return v
 
     def growth(self, x: ArrayLike, time: ArrayLike, condition: Labels | None = None) -> Floats:
         """Growth rate of cells, the derivative of their log weight per unit of time, shape ``(n,)``."""
@@ -225,9 +235,9 @@ class Flow:
         def solved(field: ode.Field, state: Tensor, span: tuple[float, float], n_steps: int) -> Tensor:
             if noise is None:
                 return ode.odeint(field, state, span, method=integrator.method, n_steps=n_steps)[-1]
-            diffusion: float | Tensor = noise.strength * self.sigma
-            if net.grows:  # coordinates diffuse, the logarithm of a weight does not: it is integrated along the path
-                diffusion = diffusion * (torch.arange(d + 1, device=state.device) < d)
+            # Coordinates diffuse, the logarithm of a weight does not: it is integrated along the path.
+            diffusion = torch.zeros(state.shape[1], dtype=state.dtype, device=state.device)
+            diffusion[:d] = noise.strength * torch.as_tensor(self.sigma, dtype=state.dtype)
             return ode.sdeint(field, diffusion, state, span, noise.generator, n_steps=n_steps)[-1]
 
         ode.check_times(tau)
@@ -307,6 +317,13 @@ class Flow:
         units += sum(m.theta.shape[-1] for m in self.net.modules() if isinstance(m, Affine))
         width = 4 * (2 * columns + STAGES * (self.n_dims + 1) + 2 * units)
         return max(1, min(ROWS, settings.max_memory // width))
+
+    def per_time(
+        self, function: Callable[..., Tensor], x: ArrayLike, time: ArrayLike, condition: Labels | None
+    ) -> Floats:
+        """A field ``function(s, z, condition)`` of the networks in units of ``x`` per unit of time, shape ``(n, d)``."""
+        v = self._at_times(function, x, time, condition)
+        return v * self.scale * self._slope(v, time)[:, None]
 
     def _slope(self, like: Floats, time: ArrayLike) -> Floats:
         return self.axis.slope(np.broadcast_to(np.asarray(time, dtype=np.float64), len(like)))

@@ -45,6 +45,9 @@ class Method:
         Whether a growth rate is learned from the marginals of the plan, so that cells carry weights.
     bridge
         Whether ``sigma`` is a diffusion, growing with the square root of the interval, or a constant width.
+    dynamics
+        Whether the drift and the score of the cells are learned, too, along bridges of their own
+        (`thalweg.flows.dynamics`); the coupling and the path then serve predictions of a population.
 
     Raises
     ------
@@ -61,6 +64,7 @@ class Method:
     score: bool = False
     growth: bool = False
     bridge: bool = False
+    dynamics: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -79,6 +83,11 @@ class Method:
         if callable(self.coupling):
             return str(getattr(self.coupling, "__name__", type(self.coupling).__name__))
         return self.coupling
+
+
+def _narrow(_: float | Tensor) -> paths.Path:
+    # The noise of a prediction is not that of the cells: narrow paths predict populations best.
+    return paths.Linear(0.1)
 
 
 def _bridge(sigma: float | Tensor) -> paths.Path:
@@ -103,6 +112,9 @@ _BUILT_IN = (
         "score and flow matching of a Schrödinger bridge",
         score=True,
         bridge=True,
+    ),
+    Method(
+        "usb", "unbalanced", _narrow, 0.8, "unbalanced Schrödinger bridge with its drift", growth=True, dynamics=True
     ),
     Method("am", "exact", paths.Linear, title="action matching", field="potential"),
     Method("eam", "entropic", _bridge, 0.25, "entropic action matching", field="potential", score=True, bridge=True),

@@ -8,12 +8,10 @@ from torch import Tensor, nn
 from thalweg.core import fields
 from thalweg.core.action import Potential
 from thalweg.core.contrastive import undo
-from thalweg.core.fields.affine import AffineMLP
 from thalweg.core.losses import Model
 from thalweg.flows.config import FitConfig
+from thalweg.flows.dynamics import Dynamics, velocity_net
 from thalweg.flows.methods import Method
-
-AFFINE_DIMS = 256  # beyond, the affine part would outweigh the network it helps: 4 d^2 numbers for each interval
 
 
 class TimedField(nn.Module):
@@ -45,6 +43,8 @@ class FlowNet(nn.Module):
         ``(sigma^2/2) grad log p`` per unit of ``tau``, or None.
     growth
         Growth rate per unit of ``tau``, or None; a potential is its own growth rate.
+    dynamics
+        Drift and score of the cells, or None; the networks above then serve predictions alone.
     mean_negative
         ``u_bar`` of contrastive training, shape ``(1 or n_conditions, d)``; None unless it is undone.
     """
@@ -64,12 +64,11 @@ class FlowNet(nn.Module):
             self.main = Potential(mlp(dim, 1))
         elif method.field == "noise":
             self.main = TimedField(mlp(dim + 1, dim))
-        elif config.affine and dim <= AFFINE_DIMS:
-            self.main = AffineMLP(dim, n_intervals, width=config.width, depth=config.depth, n_conditions=n_conditions)
         else:
-            self.main = mlp(dim, dim)
+            self.main = velocity_net(dim, config, n_conditions, n_intervals)
         self.score = mlp(dim, dim) if method.score else None
         self.growth = mlp(dim, 1) if method.growth and method.field != "potential" else None
+        self.dynamics = Dynamics(dim, config, n_conditions, n_intervals) if method.dynamics else None
         self.grows = method.growth
         option = config.contrastive
         undone = option is not None and option.undo

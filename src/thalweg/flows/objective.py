@@ -11,9 +11,31 @@ from thalweg.core import losses, objectives
 from thalweg.core.action import Potential, action
 from thalweg.errors import InputError
 from thalweg.flows.config import FitConfig
+from thalweg.flows.draws import Drawn
+from thalweg.flows.dynamics import terms as dynamics_terms
 from thalweg.flows.methods import Method
 from thalweg.flows.networks import FlowNet
 from thalweg.flows.samplers import IntervalBatch
+
+
+def check_options(method: Method, config: FitConfig) -> None:
+    """Refuse options of a configuration that do not apply to the method.
+
+    Raises
+    ------
+    InputError
+        If there is one; names it.
+    """
+    for name in ("contrastive", "dispersive"):
+        if method.field == "potential" and getattr(config, name) is not None:
+            raise InputError(f"{name} needs a method that learns a velocity; {method.title} learns none.")
+    if (method.bridge or method.dynamics) and config.sigma == 0:
+        raise InputError(f"sigma=0 leaves no bridge for method={method.name!r}; give sigma > 0 or use 'otcfm'.")
+    if config.sigma == "auto" and not (method.bridge or method.dynamics):
+        raise InputError(
+            f"sigma='auto' learns the diffusion of a bridge; method={method.name!r} has none. Give a number, or use "
+            "'usb' or 'sf2m'."
+        )
 
 
 @dataclass(frozen=True)
@@ -26,11 +48,6 @@ class Terms:
         As in the fit; ``sigma`` resolved.
     n_intervals
         ``K``.
-
-    Raises
-    ------
-    InputError
-        If an option of ``config`` does not apply to the method.
     """
 
     method: Method
@@ -38,15 +55,10 @@ class Terms:
     config: FitConfig
     n_intervals: int
 
-    def __post_init__(self) -> None:
-        for name in ("contrastive", "dispersive"):
-            if self.method.field == "potential" and getattr(self.config, name) is not None:
-                raise InputError(f"{name} needs a method that learns a velocity; {self.method.title} learns none.")
-
     def __call__(
-        self, net: FlowNet, drawn: IntervalBatch, generator: torch.Generator, *, regularise: bool = True
+        self, net: FlowNet, drawn: Drawn, generator: torch.Generator, *, regularise: bool = True
     ) -> dict[str, Tensor]:
-        """Evaluate.
+        """Evaluate: the terms of the prediction, and those of the dynamics.
 
         Parameters
         ----------
@@ -59,6 +71,14 @@ class Terms:
         regularise
             Whether the dispersive loss counts; it is no measure of fit.
         """
+        terms = self._prediction(net, drawn.prediction, generator, regularise)
+        if net.dynamics is not None and drawn.bridges is not None:
+            terms |= dynamics_terms(net.dynamics, drawn.bridges)
+        return terms
+
+    def _prediction(
+        self, net: FlowNet, drawn: IntervalBatch, generator: torch.Generator, regularise: bool
+    ) -> dict[str, Tensor]:
         batch, weight = drawn.batch, drawn.weight
         if isinstance(net.main, Potential):
             terms = {"action": self._action(net.main, drawn, generator).mean()}

@@ -4,7 +4,7 @@ Format 2, nested dicts of what h5ad and zarr hold:
 
 ===================  ===============================================================================================
 ``format, version``  of this description, and of the package that wrote it
-``params``           ``method`` and what it learns (``field, score, growth, bridge``), ``sigma``, ``n_models``
+``params``           ``method`` and what it learns (`TRAITS`), ``sigma``, ``n_models``
 ``recipe``           the columns that cells are read from, see `thalweg.data.recipe`
 ``config``           the `FitConfig`
 ``time``             observed ``times``; ``knots`` and ``values`` of the time axis
@@ -16,8 +16,7 @@ Format 2, nested dicts of what h5ad and zarr hold:
 ``history, ...``     ``history`` and ``intervals`` (tables), ``best_step``, ``seconds``
 ===================  ===============================================================================================
 
-A later release may fill what is reserved here (sizes, a diffusion that differs by component, several models); this one
-refuses such a fit and says so. `thalweg.flows.store_formats` leads fits of earlier releases over to this format.
+A later release may fill what is reserved here (sizes, several models); this one refuses such a fit and says so. `thalweg.flows.store_formats` leads fits of earlier releases over to this format.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ from thalweg.flows.build import make_flow
 from thalweg.flows.config import FitConfig
 from thalweg.flows.flow import Flow
 from thalweg.flows.methods import Method
-from thalweg.flows.store_formats import FORMAT, stored_method, upgraded
+from thalweg.flows.store_formats import FORMAT, TRAITS, stored_method, upgraded
 
 if TYPE_CHECKING:
     from thalweg.flows.fitting import Fitted
@@ -88,17 +87,17 @@ def pack(
     """
     flow = fitted.flow
     weights = save_safetensors({k: v.cpu().contiguous() for k, v in flow.net.state_dict().items()})
-    traits = {name: getattr(method, name) for name in ("field", "score", "growth", "bridge")}
+    traits = {name: getattr(method, name) for name in TRAITS}
     return {
         "format": FORMAT,
         "version": __version__,
-        "params": {"method": method.name, **traits, "sigma": flow.sigma, "n_models": 1},
+        "params": {"method": method.name, **traits, "sigma": float(flow.sigma), "n_models": 1},
         "recipe": replace(recipe, use_rep=cells.use_rep, n_dims=cells.n_dims, conditions=cells.conditions).entry(),
         "config": _plain(asdict(config)),
         "time": {"times": flow.axis.times, "knots": flow.axis.knots, "values": flow.axis.values},
         "center": flow.center,
         "scale": flow.scale,
-        "diffusion": np.full(cells.n_dims, flow.sigma if method.bridge else 0.0),
+        "diffusion": np.broadcast_to(_diffusion(flow, method), cells.n_dims).copy(),
         "seen": _seen(cells, names),
         "population_sizes": {},
         "weights": {"0": np.frombuffer(weights, dtype=np.uint8).copy()},
@@ -155,6 +154,11 @@ def fit_checksum(entry: Mapping[str, Any]) -> int:
     return zlib.crc32(np.asarray(upgraded(entry)["weights"]["0"], dtype=np.uint8).tobytes())
 
 
+def _diffusion(flow: Flow, method: Method) -> Any:
+    """Of each component, or of all."""
+    return flow.process.sigma if method.dynamics or method.bridge else 0.0
+
+
 _NONE = "none"  # h5ad holds no None
 
 
@@ -181,11 +185,11 @@ def _unpack(entry: Mapping[str, Any], device: str) -> Stored:
     n_dims, conditions = recipe.n_dims or 0, recipe.conditions
     center, scale = checks.numbers(entry["center"], "center", (n_dims,)), checks.real(entry["scale"], "scale", 1e-300)
     axis = checks.time_axis(entry["time"])
-    checks.reserved(entry, n_dims, sigma if method.bridge else 0.0)
     checks.tables(entry)
     sizes = len(conditions), axis.n_intervals
     net = checks.load_net(entry["weights"]["0"], n_dims, method, config, *sizes).to(resolve_device(device))
     flow = make_flow(method, net, axis, center, scale, sigma, entry["intervals"], conditions)
+    checks.reserved(entry, n_dims, _diffusion(flow, method))
     return Stored(flow, method, recipe, config)
 
 

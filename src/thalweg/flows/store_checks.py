@@ -146,21 +146,21 @@ def tables(entry: Mapping[str, Any]) -> None:
     real(entry["seconds"], "seconds", 0.0)
 
 
-def reserved(entry: Mapping[str, Any], n_dims: int, diffusion: float) -> None:
+def reserved(entry: Mapping[str, Any], n_dims: int, diffusion: Any) -> None:
     """Check what later releases will use: it is as this release writes it, or not there.
 
     Raises
     ------
     InputError
-        If the fit has several models, sizes of populations, or a diffusion that differs by component; or if the record
-        of its cells is none.
+        If the fit has several models or sizes of populations, a diffusion other than that of its networks, or a record
+        of its cells that is none.
     """
     if whole(entry["params"]["n_models"], "n_models", 1, 2**16) > 1 or set(entry["weights"]) != {"0"}:
         raise InputError("the fit holds several models, which this version cannot run; upgrade thalweg.")
     if len(entry.get("population_sizes", ())):
         raise InputError("the fit was made with population sizes, which this version does not know; upgrade thalweg.")
     if "diffusion" in entry and (numbers(entry["diffusion"], "diffusion", (n_dims,)) != diffusion).any():
-        raise InputError("the fit's diffusion differs by component, which this version cannot run; upgrade thalweg.")
+        raise InputError("the fit's diffusion is not that of its networks.")
     if "seen" in entry:
         seen, k = entry["seen"], len(entry["time"]["times"])
         numbers(seen["n"], "n", (k,))

@@ -20,7 +20,8 @@ from thalweg.flows.methods import METHODS, Method
 FORMAT = 2
 """Version of what is written now; a reader refuses newer ones."""
 
-_TRAITS = ("field", "score", "growth", "bridge")
+TRAITS = ("field", "score", "growth", "bridge", "dynamics")
+"""What is stored of a method besides its name, so that one of the user's own can be run again."""
 
 
 def upgraded(entry: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -36,7 +37,7 @@ def _from_first(entry: Mapping[str, Any]) -> dict[str, Any]:
     columns = ("time_key", "use_rep", "n_dims", "condition_key", "weight_key")
     recipe = {key: params[key] for key in columns} | {"growth_key": params.get("growth_key", "")}
     recipe |= {"conditions": entry["conditions"]} | {key: time[key] for key in ("map_labels", "map_values")}
-    traits = {key: getattr(METHODS[name], key) for key in _TRAITS}
+    traits = {key: getattr(METHODS[name], key) for key in TRAITS}
     return dict(entry) | {
         "params": {"method": name, **traits, "sigma": params["sigma"], "n_models": 1},
         "recipe": recipe,
@@ -55,10 +56,10 @@ def stored_method(params: Mapping[str, Any]) -> Method:
     """
     name = checks.text(params["method"], "method")
     traits: dict[str, Any] = {"field": checks.text(params["field"], "field")}
-    traits |= {key: bool(checks.flag(params[key], key)) for key in _TRAITS[1:]}
+    traits |= {key: bool(checks.flag(params.get(key, False), key)) for key in TRAITS[1:]}  # "dynamics" came later
     known = METHODS.get(name)
     if known is not None:
-        if any(getattr(known, key) != traits[key] for key in _TRAITS):
+        if any(getattr(known, key) != traits[key] for key in TRAITS):
             raise InputError(f"method={name!r} is described as another one than thalweg's")
         return known
     return Method(name, _no_coupling, _no_path, title="a method of the user's own, read back", **traits)

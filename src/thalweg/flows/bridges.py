@@ -1,0 +1,137 @@
+r"""Bridges between neighbouring times: their plans, what training draws from them, and what cells become.
+
+Between two times the plan is entropic for the cost ``sum_j (x_j - y_j)^2 / sigma_j^2`` with ``reg = 2 D``, ``D`` the
+length of the interval (`thalweg.core.ot.bridge`), for in coordinates divided by ``sigma_j`` every component diffuses
+alike. The plan is kept as its potentials. Training draws its pairs from a thinned copy; fates sum over all of it.
+
+Two plans are used. The dynamics are learned from balanced ones, whose bridges end as the population that was observed.
+Fates come from plans that are relaxed on both sides: where the proportions of two populations changed, balanced plans
+lead cells across from one state to the other, which relaxed ones do not.
+
+Populations above 16,384 cells are represented by so many of them, drawn once with a fixed seed; what any other cell
+becomes follows from the potentials, too.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from thalweg._settings import logger, settings
+from thalweg.core import couplings
+from thalweg.core.ot import bridge, unbalanced
+from thalweg.core.ot.entropic import EntropicPlan, plan_entries, solve_entropic
+from thalweg.data.cells import Cells, Rows
+from thalweg.flows.coupling import Interval, PlanCache, intervals, normalised
+from thalweg.flows.time_axis import TimeAxis
+
+Floats = NDArray[np.float64]
+LARGEST = 2**14
+"""Cells of a population that take part in a plan."""
+PER_ROW = 64
+"""Partners of a cell that training draws from."""
+RELAXATION = 1.0
+"""Of the plans behind fates, in mean squared displacements of balanced transport."""
+
+
+@dataclass(frozen=True)
+class Bridge:
+    """The bridge between the cells of two times.
+
+    Attributes
+    ----------
+    rows, cols
+        Rows of the cells that take part, before and after.
+    before, after
+        Their coordinates divided by ``sigma``.
+    plan
+        The entropic plan between them.
+    """
+
+    rows: Rows
+    cols: Rows
+    before: Tensor
+    after: Tensor
+    plan: EntropicPlan
+
+    def thinned(self) -> couplings.Plan:
+        """The plan with a few entries of each row, the largest and others that stand for the rest."""
+        found = plan_entries(self.before, self.after, self.plan, per_row=PER_ROW, max_memory=settings.max_memory)
+        shape = (len(self.before), len(self.after))
+        return couplings.Plan(found.rows, found.cols, found.mass, shape, shape[1] > PER_ROW)
+
+    def mean(self, x: Tensor, values: Tensor) -> bridge.Mean:
+        """Mean of the later cells' ``values`` over what cells at ``x`` become, ``x`` divided by ``sigma``."""
+        return bridge.conditional_mean(x, self.after, self.plan, values)
+
+
+def make_bridge(
+    cells: Cells, z: Tensor, axis: TimeAxis, sigma: Floats, interval: Interval, relaxation: float | None = None
+) -> Bridge:
+    """Solve the plan of an interval.
+
+    Parameters
+    ----------
+    cells, z, axis
+        The course, its normalised coordinates and its time axis.
+    sigma
+        Diffusion of each component, shape ``(d,)``.
+    interval
+        The two times and their cells.
+    relaxation
+        Weight of the populations' sizes in mean squared displacements; None keeps both marginals exact.
+    """
+    rows, cols = _some(interval.rows), _some(interval.cols)
+    y = z.double().cpu() / torch.from_numpy(sigma)
+    before, after = y[torch.from_numpy(rows)], y[torch.from_numpy(cols)]
+    length = float(np.diff(axis.tau([interval.t0, interval.t1]))[0])
+    a, b = normalised(cells.grown(rows, interval.t1 - interval.t0)), normalised(cells.weights[cols])
+    tau = None if relaxation is None else relaxation * unbalanced.displacement(before, after, a, b) or None
+    plan = solve_entropic(
+        before, after, a=a, b=b, epsilon=2 * length, tau_a=tau, tau_b=tau, max_memory=settings.max_memory
+    )
+    return Bridge(rows, cols, before, after, plan)
+
+
+class CoupledBridges(NamedTuple):
+    """The pairs that bridges are learned from, over rows of the cells; ``table`` has a row for each interval."""
+
+    mixture: couplings.Mixture
+    table: pd.DataFrame
+
+
+def couple_bridges(cells: Cells, z: Tensor, axis: TimeAxis, sigma: Floats, cache: PlanCache) -> CoupledBridges:
+    """Couple neighbouring times of each condition for the dynamics; arguments as in `make_bridge` and `couple`."""
+    parts, sources, targets, shares, table = [], [], [], [], []
+    for interval in intervals(cells):
+        where = ("bridge", tuple(sigma.round(9).tolist()), interval.condition, interval.t0, interval.t1)
+        if where not in cache:
+            start = time.perf_counter()
+            plan = make_bridge(cells, z, axis, sigma, interval).thinned()
+            cache[where] = (plan, time.perf_counter() - start)
+        part, seconds = cache[where]
+        sizes = len(interval.rows), len(interval.cols)
+        logger.info("time %g to %g: bridge of %d x %d cells (%.1f s)", interval.t0, interval.t1, *sizes, seconds)
+        parts.append(part)
+        sources.append(torch.from_numpy(_some(interval.rows)))
+        targets.append(torch.from_numpy(_some(interval.cols)))
+        shares.append(cells.weights[interval.rows].sum() / cells.weights[cells.time == interval.t0].sum())
+        table.append({"bridge_entries": len(part.mass), "bridge_seconds": seconds})
+    share = torch.tensor(shares, dtype=torch.float64)
+    return CoupledBridges(couplings.Mixture(parts, sources, targets, share / share.sum()), pd.DataFrame(table))
+
+
+def _some(rows: Rows) -> Rows:
+    """At most `LARGEST` of the rows, always the same."""
+    if len(rows) <= LARGEST:
+        return rows
+    logger.info("%d of %d cells, drawn at random, represent a population in its plan", LARGEST, len(rows))
+    out: Rows = np.sort(np.random.default_rng(0).choice(rows, LARGEST, replace=False))
+    return out
