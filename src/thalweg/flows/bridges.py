@@ -4,9 +4,7 @@ Between two times the plan is entropic for the cost ``sum_j (x_j - y_j)^2 / sigm
 length of the interval (`thalweg.core.ot.bridge`), for in coordinates divided by ``sigma_j`` every component diffuses
 alike. The plan is kept as its potentials. Training draws its pairs from a thinned copy; fates sum over all of it.
 
-Two plans are used. The dynamics are learned from balanced ones, whose bridges end as the population that was observed.
-Fates come from plans that are relaxed on both sides: where the proportions of two populations changed, balanced plans
-lead cells across from one state to the other, which relaxed ones do not.
+The dynamics are learned from balanced plans, whose bridges end as the population that was observed.
 
 Populations above 16,384 cells are represented by so many of them, drawn once with a fixed seed; what any other cell
 becomes follows from the potentials, too.
@@ -37,8 +35,6 @@ LARGEST = 2**14
 """Cells of a population that take part in a plan."""
 PER_ROW = 64
 """Partners of a cell that training draws from."""
-RELAXATION = 1.0
-"""Of the plans behind fates, in mean squared displacements of balanced transport."""
 
 
 @dataclass(frozen=True)

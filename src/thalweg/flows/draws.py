@@ -43,11 +43,9 @@ class Draws:
     bridges: BridgeSampler | None = None
 
     def batch(self, n: int, generator: torch.Generator) -> Drawn:
-        """``n`` samples of each kind, and twice as many for the denoiser, which learns at all sizes of noise."""
+        """``n`` samples of each."""
         drawn = self.prediction.batch(n, generator)
-        if self.bridges is None:
-            return Drawn(drawn, None)
-        return Drawn(drawn, (self.bridges.batch(n, generator), self.bridges.noised(2 * n, generator)))
+        return Drawn(drawn, None if self.bridges is None else self.bridges.batch(n, generator))
 
     def restrict(self, keep: Tensor) -> Draws:
         """The draws given that the source cell lies in ``keep`` (bool of shape ``(n,)``)."""

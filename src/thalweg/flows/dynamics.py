@@ -173,19 +173,19 @@ class BridgeSampler:
     sigma: Tensor
     n_intervals: int
 
-    def batch(self, n: int, generator: torch.Generator) -> Bridged:
-        """``n`` points with the noise of their bridge."""
-        pair, t = self._drawn(n, generator)
-        return self._noisy(*pair, t, (t * (1 - t) * self._length(pair) + DELTA).sqrt(), generator)
+    def batch(self, n: int, generator: torch.Generator) -> tuple[Bridged, Bridged]:
+        """``n`` points with the noise of their bridge, and ``2 n`` with noise of any size on the bridges of their pairs.
 
-    def noised(self, n: int, generator: torch.Generator) -> Bridged:
-        """``n`` points with noise of any size, a share of them at observed times."""
-        pair, t = self._drawn(n, generator)
-        u = torch.rand(2, n, generator=generator, device=t.device)
-        t = torch.where(u[0] < _AT_ENDS, t.round(), t)
-        low, high = _LEVELS[0], max(_LEVELS[1], float(self._length(pair).max()) / 4)
-        level = torch.exp(0.5 * (math.log(low) + u[1] * math.log(high / low)))
-        return self._noisy(*pair, t, level, generator)
+        A share of the latter lies at observed times.
+        """
+        rows, cols, _ = self.mixture.sample(n, generator)
+        u = torch.rand(6, n, generator=generator, device=self.z.device)
+        own = self._noisy(rows, cols, u[0], self._bridge_level(rows, cols, u[0]), generator)
+        rows, cols = rows.repeat(2), cols.repeat(2)
+        t, at_end, share = u[1:3].flatten(), u[3:5].flatten() < _AT_ENDS, torch.cat([u[5], 1 - u[5]])
+        low, high = math.log(_LEVELS[0]), math.log(max(_LEVELS[1], float(own.length.max()) / 4))
+        level = torch.exp((low + share * (high - low)) / 2)
+        return own, self._noisy(rows, cols, torch.where(at_end, t.round(), t), level, generator)
 
     def along(self, n: int, times: int, generator: torch.Generator) -> Iterator[tuple[float, Tensor, Tensor, Tensor]]:
         """Samples for the affine part: ``s``, points, ``m`` and weights, at some times of each interval."""
@@ -193,27 +193,24 @@ class BridgeSampler:
             for i in range(times):
                 k, j = part.sample(n, generator)
                 t = torch.full((n,), (i + 0.5) / times, device=self.z.device)
-                length = self._length((rows[k], cols[j]))
-                drawn = self._noisy(rows[k], cols[j], t, (t * (1 - t) * length + DELTA).sqrt(), generator)
+                level = self._bridge_level(rows[k], cols[j], t)
+                drawn = self._noisy(rows[k], cols[j], t, level, generator)
                 yield float(drawn.s[0]), drawn.x, drawn.moved, drawn.length.square()
 
     def restrict(self, keep: Tensor) -> BridgeSampler:
         """The sampler given that the source cell lies in ``keep`` (bool of shape ``(n,)``)."""
         return replace(self, mixture=self.mixture.restrict(keep))
 
-    def _drawn(self, n: int, generator: torch.Generator) -> tuple[tuple[Tensor, Tensor], Tensor]:
-        rows, cols, _ = self.mixture.sample(n, generator)
-        return (rows, cols), torch.rand(n, generator=generator, device=self.z.device)
-
-    def _length(self, pair: tuple[Tensor, Tensor]) -> Tensor:
-        return self.tau[pair[1]] - self.tau[pair[0]]
+    def _bridge_level(self, rows: Tensor, cols: Tensor, t: Tensor) -> Tensor:
+        return (t * (1 - t) * (self.tau[cols] - self.tau[rows]) + DELTA).sqrt()
 
     def _noisy(self, rows: Tensor, cols: Tensor, t: Tensor, level: Tensor, generator: torch.Generator) -> Bridged:
-        start, length = self.tau[rows], self._length((rows, cols))
-        eps = torch.randn(self.z[rows].shape, generator=generator, device=self.z.device)
-        mean = torch.lerp(self.z[rows], self.z[cols], t[:, None])
+        start, x0, way = self.tau[rows], self.z[rows], self.z[cols] - self.z[rows]
+        length = self.tau[cols] - start
+        eps = torch.randn(x0.shape, generator=generator, device=self.z.device)
+        mean = x0 + t[:, None] * way
         condition = None if self.condition is None else self.condition[rows]
-        s, moved = (start + t * length) / self.n_intervals, (self.z[cols] - self.z[rows]) / length[:, None]
+        s, moved = (start + t * length) / self.n_intervals, way / length[:, None]
         return Bridged(s, mean + level[:, None] * self.sigma * eps, condition, moved, length, level[:, None], eps)
 
 

@@ -206,8 +206,9 @@ class Trial:
             cache=fold.plans,
             description=f"{name}, without {fold.time:g}",
         )
-        noise = make_noise(fitted.flow, self.stochastic if candidate.score else False, rng)
-        cloud = Carrier(fitted.flow, fold.train, noise).predict(fold.time)
+        flow = fitted.flow.process if self.stochastic else fitted.flow
+        noise = make_noise(flow, self.stochastic if flow.has_score else False, rng)
+        cloud = Carrier(flow, fold.train, noise).predict(fold.time)
         return score(fold, name, seed, cloud.x, cloud.weight, fitted.seconds, fold.train.condition[cloud.rows])
 
 

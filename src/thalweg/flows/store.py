@@ -70,6 +70,11 @@ class Stored:
     recipe: Recipe
     config: FitConfig
 
+    @property
+    def process(self) -> Flow:
+        """What cells follow, see `thalweg.flows.flow.Flow.process`; ``flow`` predicts populations."""
+        return self.flow.process
+
 
 def pack(
     fitted: Fitted, cells: Cells, names: np.ndarray[Any, Any], method: Method, recipe: Recipe, config: FitConfig

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from thalweg.flows.carry import Carrier, check_samples, make_noise
 from thalweg.flows.running import Integrator
 from thalweg.flows.store import load_fit
 from thalweg.tl._fates.futures import Fates
+from thalweg.tl._fates.plans import PlanFates
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -30,6 +31,7 @@ def fate(
     groupby: str,
     *,
     key: str = "thalweg",
+    kind: Literal["plan", "flow"] | None = None,
     terminal: Sequence[str] | None = None,
     n_samples: int = 20,
     n_neighbors: int = 15,
@@ -44,14 +46,20 @@ def fate(
 ) -> AnnData | None:
     r"""Probability that each cell ends in each terminal group.
 
-    Every cell is simulated forward to the last observed time of its condition. Each end belongs to the groups of the
+    Fits of ``"usb"`` follow the entropic plans of their bridges from day to day (``kind="plan"``): a cell's fate is the
+    mean over what it becomes at the next time, and so on to the last one. No network takes part. Plans that are
+    balanced and plans that let proportions change by growth are averaged, and the standard error tells how far they
+    agree. Growth itself weighs only if the fit had a ``growth_key``.
+
+    Other fits simulate every cell forward to the last observed time of its condition (``kind="flow"``). Each end
+    belongs to the groups of the
     real cells nearest to it, by a Gaussian kernel, and the fate of a cell is the mean over its futures ``s``, each
     with its growth :math:`g_s` on the way:
 
     .. math:: p_i(k) = \sum_s \omega_s \, q_s(k), \qquad \omega_s = g_s c_s / \textstyle\sum_s g_s c_s,
 
-    with :math:`q_s(k)` the share of the kernel on the cells of group ``k``. With a score (``"sf2m"``, ``"eam"``) the
-    futures are ``n_samples`` of the SDE, :math:`c_s = 1`. An ODE has one future for each cell, but no cell is known
+    with :math:`q_s(k)` the share of the kernel on the cells of group ``k``. With a score (``"usb"``, ``"sf2m"``,
+    ``"eam"``) the futures are ``n_samples`` of the SDE, :math:`c_s = 1`. An ODE has one future for each cell, but no cell is known
     that precisely: the futures are those of the cell's ``n_neighbors`` nearest cells of its time and condition, itself
     among them, with the kernel as :math:`c_s`. All of them are used, so that this is exact and needs no seed.
 
@@ -63,6 +71,8 @@ def fate(
         Column of ``obs`` with the groups, such as cell types. Only those at the last time matter.
     key
         Key of ``uns`` with the fit.
+    kind
+        ``"plan"`` or ``"flow"``, see above. By default the plans for ``"usb"``, unless ``stochastic`` is given.
     terminal
         Groups to end in; by default all groups present at the last time. The probabilities are then those of a cell
         that ends in one of them.
@@ -97,7 +107,8 @@ def fate(
     ``adata.obs[key_added + "_confidence"]`` : float
         One minus the entropy of the probabilities over that of equal ones: 1 is certain, 0 undecided.
     ``adata.obs[key_added + "_se"]`` : float
-        Standard error of the probability of the most probable group, from the scatter of the futures.
+        Standard error of the probability of the most probable group, from the scatter of the futures; along plans also
+        from how far these agree.
     ``adata.uns[key_added]`` : dict
         What was done.
 
@@ -112,13 +123,21 @@ def fate(
     generator, stored = resolve_rng(rng, random_state), load_fit(find_fit(adata, key), key, device)
     check_neighbours(n_neighbors, bandwidth)
     check_samples(n_samples)
-    cells, noise = read_cells(adata, stored.recipe), make_noise(stored.flow, stochastic, generator)
+    if kind not in (None, "plan", "flow"):
+        raise InputError(f"kind must be 'plan', 'flow' or None, found {kind!r}.")
+    if kind == "plan" and not stored.method.dynamics:
+        raise InputError(f"kind='plan' needs method='usb', found {stored.method.name!r}; use kind='flow'.")
+    cells, noise = read_cells(adata, stored.recipe), make_noise(stored.process, stochastic, generator)
     column = obs_column(adata, groupby, "groupby")
     groups = _groups(column, cells, terminal, groupby)
     codes = pd.Categorical(column.astype(str).where(column.notna()), categories=groups).codes.astype(np.int64)
-    carrier = Carrier(stored.flow, cells, noise, Integrator(n_steps=n_steps))
-    n_futures = n_samples if noise else 1
-    found = Fates(carrier, n_futures, codes, len(groups), n_neighbors, bandwidth)()
+    along_plans = kind == "plan" or (kind is None and stored.method.dynamics and stochastic is None)
+    n_futures = n_samples if noise and not along_plans else 1
+    if along_plans:
+        found = PlanFates(stored.process, cells, codes, len(groups), n_neighbors, bandwidth)()
+    else:
+        carrier = Carrier(stored.process, cells, noise, Integrator(n_steps=n_steps))
+        found = Fates(carrier, n_futures, codes, len(groups), n_neighbors, bandwidth)()
     name, out = key_added or f"fate_{groupby}", writable(adata, copy)
     best = found.p.argmax(1)
     out.obsm[name] = pd.DataFrame(found.p, index=out.obs_names, columns=groups)
@@ -130,7 +149,8 @@ def fate(
         "method": stored.method.name,
         "groupby": groupby,
         "time_key": stored.recipe.time_key,
-        "stochastic": noise.strength if noise else 0.0,
+        "kind": "plan" if along_plans else "flow",
+        "stochastic": noise.strength if noise and not along_plans else 0.0,
         "n_samples": n_futures,
         "n_neighbors": n_neighbors,
         "bandwidth": found.bandwidth,

@@ -59,8 +59,9 @@ def interpolate(
     extrapolate
         Allow a time outside the observed range.
     stochastic
-        Run an SDE instead of the ODE; needs a method with a score (``"sf2m"``, ``"eam"``). ``True`` is the bridge's
-        own; a number scales its diffusion, and every choice has the same marginals (Song et al. 2021).
+        Run an SDE instead of the ODE; needs a method with a score (``"usb"``, ``"sf2m"``, ``"eam"``). ``True`` is the
+        bridge's own; a number scales its diffusion, and every choice has the same marginals (Song et al. 2021). With
+        ``"usb"`` the cells then follow their dynamics, with their noise, and not the narrow prediction.
     solver
         ``"dopri5"``, ``"tsit5"``, or with fixed steps ``"euler"``, ``"midpoint"``, ``"rk4"``.
     n_steps
@@ -87,7 +88,7 @@ def interpolate(
         side only.
     """
     stored, time = load_fit(find_fit(adata, key), key, device), _one_number(time)
-    flow = stored.flow
+    flow = stored.process if stochastic else stored.flow
     flow.axis.check(time, extrapolate=extrapolate)
     cells = read_cells(adata, stored.recipe)
     _check_source(cells, source_time, both_ends, stored.recipe.time_key)

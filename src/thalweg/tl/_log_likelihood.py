@@ -78,7 +78,7 @@ def log_likelihood(
     if trace not in ("exact", "hutchinson"):
         raise InputError(f"trace must be 'exact' or 'hutchinson', found {trace!r}.")
     stored = load_fit(find_fit(adata, key), key, device)
-    flow, generator = stored.flow, resolve_rng(rng)
+    flow, generator = stored.process, resolve_rng(rng)
     cells = read_cells(adata, replace(stored.recipe, growth_key=None))
     for t in cells.times.tolist():
         flow.axis.check(t, extrapolate=False)

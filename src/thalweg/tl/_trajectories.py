@@ -37,7 +37,7 @@ def trajectories(
     times: ArrayLike | None = None,
     n_times: int = 51,
     direction: Direction = "forward",
-    stochastic: bool | float = False,
+    stochastic: bool | float | None = None,
     n_samples: int = 1,
     solver: str = "dopri5",
     n_steps: int = 20,
@@ -69,8 +69,8 @@ def trajectories(
     direction
         ``"forward"`` from the cell's own time, ``"backward"``, or ``"both"``.
     stochastic
-        Run the SDE instead of the ODE; needs a method with a score (``"sf2m"``, ``"eam"``). ``True`` is the bridge's
-        own; a number scales its diffusion.
+        Run the SDE, with the noise of the cells: True, a number that scales its diffusion, or False for the ODE. By
+        default the SDE for ``"usb"``; it needs a method with a score (``"usb"``, ``"sf2m"``, ``"eam"``).
     n_samples
         Paths from each cell; more than one needs ``stochastic``.
     solver
@@ -102,7 +102,7 @@ def trajectories(
         If the result would exceed ``thalweg.settings.max_memory``.
     """
     generator, stored = resolve_rng(rng, random_state), load_fit(find_fit(adata, key), key, device)
-    noise = make_noise(stored.flow, stochastic or False, generator)
+    noise = make_noise(stored.process, stored.method.dynamics if stochastic is None else stochastic, generator)
     if n_samples < 1 or (n_samples > 1 and noise is None):
         raise InputError(f"n_samples={n_samples}: give 1, or more with stochastic=True; the ODE has one path per cell.")
     if direction not in ("forward", "backward", "both"):
@@ -111,7 +111,7 @@ def trajectories(
     chosen = np.repeat(_chosen(adata, cells, course, direction, generator), n_samples)
     fix = "choose fewer cells or times"
     check_memory("the paths", len(chosen), (len(grid) + 1) * course.n_dims, 4, settings.max_memory, fix)
-    carrier = Carrier(stored.flow, course, noise, Integrator(solver, n_steps))
+    carrier = Carrier(stored.process, course, noise, Integrator(solver, n_steps))
     bundles = []
     for start, (first, last), rows in _groups(carrier, chosen):
         own = grid if extrapolate else grid[(grid >= first) & (grid <= last)]
@@ -121,7 +121,7 @@ def trajectories(
         "method": stored.method.name,
         "times": grid,
         "direction": direction,
-        "stochastic": float(stochastic),
+        "stochastic": noise.strength if noise else 0.0,
         "n_samples": n_samples,
         **stored.recipe.entry(),
     }
@@ -130,7 +130,7 @@ def trajectories(
 
 
 def _grid(stored: Stored, times: ArrayLike | None, n_times: int, extrapolate: bool) -> Floats:
-    axis = stored.flow.axis
+    axis = stored.process.axis
     if times is None:
         if n_times < 2:
             raise InputError(f"n_times must be at least 2, found {n_times!r}.")

@@ -119,14 +119,14 @@ def transition(
     check_neighbours(n_neighbors, bandwidth)
     check_samples(n_samples)
     stored, generator = load_fit(find_fit(adata, key), key, device), resolve_rng(rng, random_state)
-    cells, noise = read_cells(adata, stored.recipe), make_noise(stored.flow, stochastic, generator)
+    cells, noise = read_cells(adata, stored.recipe), make_noise(stored.process, stochastic, generator)
     pairs, n_futures = _pairs(cells.times, t0, t1, stored.recipe.time_key), n_samples if noise else 1
     if kind == "flow":
         rows, per_row = sum(len(cells.rows(start)) for start, _ in pairs), min(top_k, n_neighbors * n_futures)
         limit, fix = settings.max_memory if max_memory is None else max_memory, "lower top_k or n_neighbors"
         check_memory("the couplings", rows, per_row, _BYTES, limit, fix)
     _name_uncoupled(cells, pairs)
-    carrier = Carrier(stored.flow, cells, noise, Integrator(n_steps=n_steps))
+    carrier = Carrier(stored.process, cells, noise, Integrator(n_steps=n_steps))
     make = FlowBlocks(carrier, n_futures, n_neighbors, bandwidth, top_k)
     blocks = [make(*pair) if kind == "flow" else plan_block(stored, cells, *pair) for pair in pairs]
     params = {

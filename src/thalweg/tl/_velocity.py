@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -16,7 +16,10 @@ from thalweg.data.entries import find_fit
 from thalweg.data.expression import gene_columns
 from thalweg.data.representation import read_representation
 from thalweg.data.writing import writable
-from thalweg.flows.store import load_fit
+from thalweg.errors import InputError
+from thalweg.flows.drift import current, drift
+from thalweg.flows.flow import Flow
+from thalweg.flows.store import Stored, load_fit
 from thalweg.tl._genes.gene_map import GeneMap, read_gene_map
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ def velocity(
     adata: AnnData,
     *,
     key: str = "thalweg",
+    kind: Literal["drift", "flow"] | None = None,
     basis: str | None = None,
     projection: Projection = "regression",
     n_neighbors: int = 50,
@@ -39,12 +43,20 @@ def velocity(
 ) -> AnnData | None:
     """Velocity of every cell at its own time.
 
+    A cell's drift is the mean of what it does next. It is not the velocity of its population: in a population at rest
+    every cell is pulled back to where the others are, against its own noise, while nothing moves as a whole. Methods
+    with a score know both, ``b = v + (sigma^2 / 2) grad log p`` (Tong et al. 2024).
+
     Parameters
     ----------
     adata
         AnnData with a fit.
     key
         Key of ``uns`` with the fit.
+    kind
+        ``"drift"``, or ``"flow"`` for the velocity of the population. By default the drift where the method has a score
+        (``"usb"``, ``"sf2m"``, ``"eam"``). At an observed time the drift is the mean of both sides, as is the flow of
+        ``"usb"``; the flow of other methods is that of the interval ahead.
     basis
         Embedding to project the velocities on, for plots: ``"umap"`` for ``obsm["X_umap"]``.
     projection
@@ -80,7 +92,8 @@ def velocity(
     MissingKeyError
         If there is no fit under ``key``, no embedding ``basis``, or no loadings or gene for ``genes``.
     InputError
-        If the cells cannot be read as in the fit; for ``genes``, if loadings, scores and expression do not belong
+        If the cells cannot be read as in the fit, or ``kind="drift"`` is asked of a method without a score; for
+        ``genes``, if loadings, scores and expression do not belong
         together.
     MemoryBudgetError
         If the layer would exceed ``thalweg.settings.max_memory``.
@@ -90,11 +103,13 @@ def velocity(
     to_genes = None if genes is False else _gene_map(adata, rep, stored.flow.n_dims, genes, layer)
     cells = read_cells(adata, stored.recipe.places)
     embedding = None if basis is None else read_embedding(adata, basis).key
-    v = stored.flow.velocity(cells.x, cells.time, cells.labels(np.arange(len(cells.x))))
+    kind = _kind(kind, stored)
+    field = {"drift": drift, "flow": current if stored.method.dynamics else Flow.velocity}[kind]
+    v = field(stored.process, cells.x, cells.time, cells.labels(np.arange(len(cells.x))))
     out = writable(adata, copy)
     name = f"velocity_{rep}"
     out.obsm[name] = v.astype(np.float32)
-    logger.info("added obsm[%r]: velocities per unit of obs[%r]", name, time_key)
+    logger.info("added obsm[%r]: %s of the cells per unit of obs[%r]", name, kind, time_key)
     if embedding is not None:
         y = read_representation(adata, embedding)
         on = v if embedding == rep else project(cells.x, v, y, method=projection, n_neighbors=n_neighbors)
@@ -109,6 +124,12 @@ def velocity(
         out.var["velocity_genes"] = np.isin(np.arange(out.n_vars), to_genes.columns)
         logger.info("added layers['velocity'], var['velocity_genes']: %d genes", len(to_genes.columns))
     return out if copy else None
+
+
+def _kind(kind: str | None, stored: Stored) -> str:
+    if kind not in (None, "drift", "flow"):
+        raise InputError(f"kind must be 'drift', 'flow' or None, found {kind!r}.")
+    return kind or ("drift" if stored.process.has_score else "flow")
 
 
 def _gene_map(adata: AnnData, use_rep: str, n_dims: int, genes: bool | Sequence[str], layer: str | None) -> GeneMap:

@@ -12,6 +12,7 @@ from thalweg.core.neighbours import Neighbours
 from thalweg.data.cells import Cells, Rows
 from thalweg.errors import InputError
 from thalweg.flows import normalisation
+from thalweg.flows.bridges import couple_bridges
 from thalweg.flows.carry import Carrier, Futures
 from thalweg.flows.coupling import couple
 from thalweg.flows.store import Stored
@@ -137,8 +138,12 @@ def plan_block(stored: Stored, cells: Cells, t0: float, t1: float) -> Block:
     keep = np.flatnonzero((cells.time == t0) | (cells.time == t1))
     course = cells.take(keep)
     z = normalisation.normalise(course.x, flow.center, flow.scale)
-    coupled = couple(course, z, flow.axis, method, stored.config, flow.sigma, {})
-    mixture, parts = coupled.mixture, []
+    if method.dynamics:
+        mixture, mass = couple_bridges(course, z, flow.axis, np.asarray(stored.process.sigma), {}).mixture, None
+    else:
+        coupled = couple(course, z, flow.axis, method, stored.config, float(flow.sigma), {})
+        mixture, mass = coupled.mixture, coupled.log_mass
+    parts = []
     for part, sources, targets in zip(mixture.parts, mixture.sources, mixture.targets, strict=True):
         if not isinstance(part, Plan):
             raise InputError(
@@ -148,7 +153,7 @@ def plan_block(stored: Stored, cells: Cells, t0: float, t1: float) -> Block:
         rows, cols = keep[sources.numpy()], keep[targets.numpy()]
         a = cells.weights[rows] / cells.weights[rows].sum()
         plan = sparse.csr_matrix((part.mass.numpy(), (part.rows.numpy(), part.cols.numpy())), shape=part.shape)
-        if coupled.log_mass is not None:  # what arrives, as in the flow: pi_ij m_1 of the a_i that set out
-            plan = plan @ sparse.diags(coupled.log_mass[1][targets].double().exp().numpy())
+        if mass is not None:  # what arrives, as in the flow: pi_ij m_1 of the a_i that set out
+            plan = plan @ sparse.diags(mass[1][targets].double().exp().numpy())
         parts.append((rows, cols, sparse.diags(1 / a) @ plan))
     return Block(_relative(_place(parts, len(cells.x)), cells, t0), t0, t1, np.nan, 0.0)
