@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib.util
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -109,7 +109,7 @@ def _missing(*names: str, where: str = "here") -> str:
     return f"{', '.join(names)} {verb} not installed {where}; `pip install {' '.join(packages)}`"
 
 
-def run(name: str, module: str, python: str = sys.executable) -> Answer:
+def run(name: str, module: str, python: str = sys.executable, arguments: Sequence[object] = ()) -> Answer:
     """Run a peer's module of ``benchmarks`` by an interpreter.
 
     Parameters
@@ -120,6 +120,8 @@ def run(name: str, module: str, python: str = sys.executable) -> Answer:
         Full name of the module, which is run as a program.
     python
         Interpreter that has the peer.
+    arguments
+        Of the program, such as the path of a file with its data.
 
     Raises
     ------
@@ -131,7 +133,7 @@ def run(name: str, module: str, python: str = sys.executable) -> Answer:
     try:
         if not ask([python, "-c", _LOOK, PEERS[name].module])["there"]:
             raise PeerMissing(_missing(name, where=f"for {python}"))
-        said = ask([python, "-m", module])
+        said = ask([python, "-m", module, *arguments])
     except ProcessError as error:
         raise PeerError(f"{name} was not run: {str(error).splitlines()[-1][:200]}") from error
     return Answer(said["record"], said["found"])

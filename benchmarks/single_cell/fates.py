@@ -14,10 +14,12 @@ Floats = NDArray[np.float64]
 N_NEIGHBORS = 15  # of the vote, as in tw.tl.fate
 
 
-def knn_vote(x: Floats, last: NDArray[np.bool_], labels: NDArray[np.str_], groups: list[str]) -> Floats:
+def knn_vote(
+    x: Floats, last: NDArray[np.bool_], labels: NDArray[np.str_], groups: list[str], n_neighbors: int = N_NEIGHBORS
+) -> Floats:
     """Shares of the groups among the nearest cells of the last time, without a flow; shape ``(n, groups)``."""
     usable = last & np.isin(labels, groups)
-    index = NearestNeighbors(n_neighbors=N_NEIGHBORS).fit(x[usable]).kneighbors(x, return_distance=False)
+    index = NearestNeighbors(n_neighbors=n_neighbors).fit(x[usable]).kneighbors(x, return_distance=False)
     return np.stack([(labels[usable][index] == g).mean(1) for g in groups], 1)
 
 
@@ -27,7 +29,7 @@ def flow_fates(adata: AnnData, method: str, groupby: str, groups: list[str], see
     for name, n_neighbors in ((method, 15), (f"{method}, 60 neighbours", 60)):
         tw.tl.fate(adata, groupby, terminal=groups, n_neighbors=n_neighbors, rng=seed)
         found[name] = adata.obsm[f"fate_{groupby}"][groups].to_numpy()
-        if adata.uns[f"fate_{groupby}"]["stochastic"]:
+        if adata.uns[f"fate_{groupby}"]["stochastic"] or adata.uns[f"fate_{groupby}"]["kind"] == "plan":
             break
     return found
 
@@ -42,6 +44,19 @@ def correlations(p: Floats, truth: Floats) -> dict[str, float]:
         "probability_of_truth": float((p * truth).sum(1).mean()),
         "mean_absolute_error": float(np.abs(p - truth).mean()),
     }
+
+
+def calibration(p: Floats, truth: Floats, n_bins: int = 10) -> tuple[float, list[dict[str, float]]]:
+    """Expected calibration error, equal bins of all probabilities weighted by their count, and the bins."""
+    p, truth = p.ravel(), truth.ravel()
+    which = np.minimum((p * n_bins).astype(int), n_bins - 1)
+    bins = [
+        {"n": int(own.sum()), "predicted": round(float(p[own].mean()), 4), "true": round(float(truth[own].mean()), 4)}
+        for own in (which == i for i in range(n_bins))
+        if own.any()
+    ]
+    error = sum(b["n"] * abs(b["predicted"] - b["true"]) for b in bins) / len(p)
+    return float(error), bins
 
 
 def same_way(p: Floats, family: NDArray[np.int64], time: Floats) -> tuple[float, float, int]:

@@ -1,11 +1,11 @@
-"""Data sets as AnnData: one simulated with a known drift, three real time courses, and checked access to their files.
+"""Data sets as AnnData: one simulated with a known drift, one simulated by others, three real time courses, and checked access to their files.
 
-``simulated`` needs no network. The real ones are read from the folder named by ``THALWEG_DATA_DIR``, else from the
+``simulated`` needs no network. The others are read from the folder named by ``THALWEG_DATA_DIR``, else from the
 user's cache, else downloaded; every file is checked against its sha256 (see `fetch`).
 """
 
-from thalweg.datasets._real import cite, larry, mef_reprogramming
+from thalweg.datasets._real import boolode, cite, larry, mef_reprogramming
 from thalweg.datasets._registry import fetch
 from thalweg.datasets._simulated import simulated, simulated_drift
 
-__all__ = ["cite", "fetch", "larry", "mef_reprogramming", "simulated", "simulated_drift"]
+__all__ = ["boolode", "cite", "fetch", "larry", "mef_reprogramming", "simulated", "simulated_drift"]

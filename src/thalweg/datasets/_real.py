@@ -1,4 +1,4 @@
-"""Real time courses as AnnData, from the files of `thalweg.datasets.fetch`.
+"""Real time courses, and simulated ones of other authors, as AnnData, from the files of `thalweg.datasets.fetch`.
 
 Nothing is filtered, scaled or recomputed: arrays and tables are those of the files.
 """
@@ -97,6 +97,55 @@ def mef_reprogramming() -> AnnData:
         The file is not to be had (see `fetch`).
     """
     return _read_h5ad("mef_reprogramming/mef_reprogramming_1000.h5ad")
+
+
+def boolode(knockout: int | None = None, *, n_times: int = 6) -> AnnData:
+    """Return a course simulated with BoolODE from a branching gene network, with the true drift of each cell.
+
+    Made for reference fitting (Zhang, 2024; MIT) with the simulator of Pratapa et al. (2020). Each cell is one step of
+    a simulation of its own. The cells are cut into groups of equal size by their step, which stand for sampling times:
+    the time of a group is its mean step over 100, in units of the simulator.
+
+    Parameters
+    ----------
+    knockout
+        Gene from 2 to 8 that is knocked out; None for the wild type.
+    n_times
+        Groups.
+
+    Returns
+    -------
+    AnnData
+        1,000 cells by 8 genes: expression in ``X`` and ``obsm["X_genes"]``, the drift in
+        ``obsm["velocity_genes_true"]`` (expression per unit of time), ``obs["time"]``, ``obs["step"]``, ``obs["branch"]``
+        (the end that the cell's own simulation reaches).
+
+    Raises
+    ------
+    InputError
+        ``knockout`` or ``n_times`` is out of range, or a file is not to be had (see `fetch`).
+    """
+    import pandas as pd
+    from anndata import AnnData
+
+    if knockout is not None and knockout not in range(2, 9):
+        raise InputError(f"knockout must be a gene from 2 to 8, or None; found {knockout!r}")
+    if isinstance(n_times, bool) or not isinstance(n_times, int | np.integer) or not 2 <= n_times <= 100:
+        raise InputError(f"n_times must be an integer from 2 to 100; found {n_times!r}")
+    folder = "boolode_tf/dyn-TF" + ("" if knockout is None else f"_ko_g{knockout}")
+    tables = [pd.read_csv(fetch(f"{folder}/{name}.csv"), index_col=0) for name in ("ExpressionData", "VelocityData")]
+    expression = tables[0].T
+    drift = tables[1].T.loc[expression.index, expression.columns]
+    ends = pd.read_csv(fetch(f"{folder}/PseudoTime.csv"), index_col=0).loc[expression.index].notna()
+    step = expression.index.str.rpartition("_").get_level_values(2).astype(int).to_numpy()
+    time = np.empty(len(step))
+    for group in np.array_split(np.argsort(step, kind="stable"), n_times):
+        time[group] = step[group].mean() / 100
+    branch = pd.Categorical(ends.columns[ends.to_numpy().argmax(1)].str.replace("PseudoTime", "branch "))
+    obs = pd.DataFrame({"time": time, "step": step, "branch": branch}, index=expression.index)
+    x = expression.to_numpy(np.float32)
+    arrays = {"X_genes": x.copy(), "velocity_genes_true": drift.to_numpy(np.float32)}
+    return AnnData(x, obs=obs, var=pd.DataFrame(index=expression.columns), obsm=arrays)
 
 
 def _read_h5ad(name: str) -> AnnData:

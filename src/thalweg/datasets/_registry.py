@@ -55,6 +55,8 @@ _MOSCOT = Source("theislab/moscot", "0741c82411be30b3df2ec1b6ffe884ad1b9dcc2d", 
 _MNIST = Source("rasbt/mnist-pngs", "d26bd33bf1e454dd15bd4fe8b8ba64c76308f91c", "MIT")
 _CONVNETJS = Source("karpathy/convnetjs", "39afa8cd5e4cfb5771dc8a1f51bc56aa080f0b51", "MIT")
 
+_REFERENCE_FITTING = Source("zsteve/referencefitting", "bd555dfb0d22feb9c733191469ed1d2757f17676", "MIT")
+
 _CITE_SHA256 = {
     "full_cite_pcas_100_day_2.npy": "85000b25eb6b7ae5c7daf7ad17e995741e8a76f25771d5716ccb539d3d22ad55",
     "full_cite_pcas_100_day_3.npy": "5a4fdcbb076b2f25b2e823b87d92deccacf29d702f3ac32835490e7db10b59c8",
@@ -64,6 +66,33 @@ _CITE_SHA256 = {
     "full_cite_pcas_50_day_3.npy": "3b427bff70dfae37e3c4793d3ae9b3493c96a88cb507518e41387b7eeca62f94",
     "full_cite_pcas_50_day_4.npy": "db70a163f9ae8ec7ae26ea41a330f0de814facc97d1928f14e00cc3fa48a741b",
     "full_cite_pcas_50_day_7.npy": "b8409dad032f03afba90ffd7762e49a6413b0b2ef8bfc3304a46ea143536bc07",
+}
+
+_BOOLODE_SHA256 = {
+    "dyn-TF/ExpressionData.csv": "c61378c9198e971b2ca70473f5eb5c8a4c3b86518f4ea4dd36bcf8f6755efdb1",
+    "dyn-TF/PseudoTime.csv": "cc1b1bc524702f57ab8e0b1ddda41abd6d84b2afbc3ec9304f390c09cebb1e36",
+    "dyn-TF/VelocityData.csv": "05d6adadf2c7a9794cda4f603a134d52632672b6dfdbd30892b0cdd0b60d2faf",
+    "dyn-TF_ko_g2/ExpressionData.csv": "7da21bb07ac4a2724fcf1734b5785b88b94d1e55b057133cdb989a944108431c",
+    "dyn-TF_ko_g2/PseudoTime.csv": "4ef2b5b2a216b8b2c3c0fcf62739ffd29fed736c253f5a3dea6be19913ffdf53",
+    "dyn-TF_ko_g2/VelocityData.csv": "424f1b0455e031a756f35f301f17b3349f1e6fc46ad220b6582badfa2fc63176",
+    "dyn-TF_ko_g3/ExpressionData.csv": "a54ae26063346fb50cf6fe78c2486aee290db875cd3982275f9ec82069125a60",
+    "dyn-TF_ko_g3/PseudoTime.csv": "1501c4da84d1bad5f28d28d99dd7e9d2a3689f02d4c00a73a41d473f6629300f",
+    "dyn-TF_ko_g3/VelocityData.csv": "a48eb0d766ded96f2c3bc014edcba50bf0bd399d6d31ed57ccea2220904e0a2a",
+    "dyn-TF_ko_g4/ExpressionData.csv": "acdc2941f42c4e62f3c199d955445b2996b200d7ad8ea640049fa0edd55fc09b",
+    "dyn-TF_ko_g4/PseudoTime.csv": "74ea747d1e0a757afc6c43aba3c0a29dc8b30bdc72412521232addb8eb12d978",
+    "dyn-TF_ko_g4/VelocityData.csv": "477bbf73231abf917f84aafb7456e4c0e653aa0b56671bf49ad3b36d09f649fe",
+    "dyn-TF_ko_g5/ExpressionData.csv": "39177733b4768a7fd0697c0926692482404f6620c39a9e14580660851912b19d",
+    "dyn-TF_ko_g5/PseudoTime.csv": "15299c0e4f9a150fb2ab8c3132b21617393b4cb3c1e296e4df5c1f1d7a4074fe",
+    "dyn-TF_ko_g5/VelocityData.csv": "fa807c6501b5a2f27b0b227b6a83a0576c276f3d445c60c3c54d43dcd2225dfb",
+    "dyn-TF_ko_g6/ExpressionData.csv": "03e1bb8d633c44d86151100a042fe1ea1785373fc9ca51e8f8f8fa3128dca36d",
+    "dyn-TF_ko_g6/PseudoTime.csv": "04668068da2b85f122eb44e04fe27935d4ed262faf7643f8379f4e63274ef2af",
+    "dyn-TF_ko_g6/VelocityData.csv": "8804b9bb83c38b501351f6e1bfa380359ffd2e3f1d7a7f1ba719185ac72e0b4b",
+    "dyn-TF_ko_g7/ExpressionData.csv": "da453bca7881beb9c1177edf394c1045fdc06b955fa5a7594b2c67ae9ee8bfef",
+    "dyn-TF_ko_g7/PseudoTime.csv": "fc2d7beda32c8df7a8b144348bae3a341e5f0b277e049ee3b88c9b2238987135",
+    "dyn-TF_ko_g7/VelocityData.csv": "9edb5942f1ada0c047776b5e41fe540b7744c1233785438684b58b5116eb7976",
+    "dyn-TF_ko_g8/ExpressionData.csv": "4d82d9bd61f6e4f5855ccd6148b6e26ae8f9d935cf00c61b4735eef9b88a6d28",
+    "dyn-TF_ko_g8/PseudoTime.csv": "eeae39d5ab69987b3a39e4d490360313231ce4e9ceffdc28dbac94ca3381e603",
+    "dyn-TF_ko_g8/VelocityData.csv": "703f5c245e19b1845ef909cce05cfe3f2b3e51c24c787b3d8e7b7ff9565a9aa8",
 }
 
 FILES: dict[str, File] = {
@@ -78,6 +107,10 @@ FILES: dict[str, File] = {
         "tests/data/moscot_temporal_tests.h5ad",
         "a35e7a99a243eee02154016f02f3fda3ad7ffad7e44fb00e3f814f1a36afbedf",
     ),
+    **{
+        f"boolode_tf/{name}": File(_REFERENCE_FITTING, f"data/simulation/Synthetic/{name}", sha256)
+        for name, sha256 in _BOOLODE_SHA256.items()
+    },
     "mnist/mnist_train.npz": File(_MNIST, None, "11bf48d67d8e90b9d940549ce9565b4921ad2ec150e4491e0c670aeb165169a9"),
     "mnist/mnist_test.npz": File(_MNIST, None, "3ba302235efdc3e7e4e84db9ce6a6d6cbc9dd1162d4e79dd0b6a606afc745423"),
     "cifar10_4k/cifar10_lossless_4k.npz": File(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from thalweg._memory import check_memory
 from thalweg._settings import logger, settings
 from thalweg.core.projection import Projection, project
-from thalweg.data.cells import read_cells
+from thalweg.data.cells import Floats, read_cells
 from thalweg.data.embedding import read_embedding
 from thalweg.data.entries import find_fit
 from thalweg.data.expression import gene_columns
@@ -18,7 +19,6 @@ from thalweg.data.representation import read_representation
 from thalweg.data.writing import writable
 from thalweg.errors import InputError
 from thalweg.flows.drift import current, drift
-from thalweg.flows.flow import Flow
 from thalweg.flows.store import Stored, load_fit
 from thalweg.tl._genes.gene_map import GeneMap, read_gene_map
 
@@ -103,9 +103,7 @@ def velocity(
     to_genes = None if genes is False else _gene_map(adata, rep, stored.flow.n_dims, genes, layer)
     cells = read_cells(adata, stored.recipe.places)
     embedding = None if basis is None else read_embedding(adata, basis).key
-    kind = _kind(kind, stored)
-    field = {"drift": drift, "flow": current if stored.method.dynamics else Flow.velocity}[kind]
-    v = field(stored.process, cells.x, cells.time, cells.labels(np.arange(len(cells.x))))
+    v = _field(kind := _kind(kind, stored), stored)(cells.x, cells.time, cells.labels(np.arange(len(cells.x))))
     out = writable(adata, copy)
     name = f"velocity_{rep}"
     out.obsm[name] = v.astype(np.float32)
@@ -130,6 +128,13 @@ def _kind(kind: str | None, stored: Stored) -> str:
     if kind not in (None, "drift", "flow"):
         raise InputError(f"kind must be 'drift', 'flow' or None, found {kind!r}.")
     return kind or ("drift" if stored.process.has_score else "flow")
+
+
+def _field(kind: str, stored: Stored) -> Callable[..., Floats]:
+    """The function of coordinates, times and conditions."""
+    if kind == "drift":
+        return partial(drift, stored.process)
+    return partial(current, stored.process) if stored.method.dynamics else stored.flow.velocity
 
 
 def _gene_map(adata: AnnData, use_rep: str, n_dims: int, genes: bool | Sequence[str], layer: str | None) -> GeneMap:
