@@ -1,8 +1,8 @@
 """Predicted fates against clones: the LARRY subset, whose barcodes say which cells are sisters.
 
 Barcodes take no part in any fit, and the clones of scored cells none at all: they are cut into folds, a fit sees the
-cells of the others, and its fates are those of the early cells of the clones left out. Scored are the cells of days 2 and 4 whose clone has cells of a terminal type on day
-6; the shares of those types among them are the clonal fate of the cell. Figures, for all such cells and for those that
+cells of the others, and its fates are those of the early cells of the clones left out. Scored are the cells of days 2
+and 4 whose clone has cells of a terminal type on day 6; the shares of those types among them are the clonal fate of the cell. Figures, for all such cells and for those that
 are called undifferentiated when observed:
 
 - the correlation of predicted probabilities with clonal shares over cells and types, the mean over types of the same,
@@ -57,7 +57,9 @@ def clones() -> np.ndarray:
     return np.asarray(tw.datasets.larry().obsm["X_clone"].argmax(1)).ravel()
 
 
-def predictions(adata: AnnData, clone: Rows, methods: list[str], seeds: int, folds: int) -> Iterator[tuple[str, int, Floats]]:
+def predictions(
+    adata: AnnData, clone: Rows, methods: list[str], seeds: int, folds: int
+) -> Iterator[tuple[str, int, Floats]]:
     """Fates of all cells by each method and seed, then by the baselines; each cell by a fit without its clone."""
     parts = np.array_split(np.random.default_rng(0).permutation(np.unique(clone)), folds)
     early = (adata.obs["time_info"] != "6").to_numpy()
@@ -171,7 +173,10 @@ def main() -> None:
             for name, keep in subsets.items():
                 if {"usb", method} <= first.keys():
                     two = (first[m][chosen][keep] for m in ("usb", method))
-                    paired.append({"dims": dims, "cells": name, "than": method} | difference(*two, truth[keep], clone[chosen][keep]))
+                    paired.append(
+                        {"dims": dims, "cells": name, "than": method}
+                        | difference(*two, truth[keep], clone[chosen][keep])
+                    )
         for method, seed, p in found:
             for name, keep in subsets.items():
                 figures = score(p[chosen][keep], truth[keep], clone[chosen][keep], time[keep])

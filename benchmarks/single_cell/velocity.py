@@ -46,7 +46,9 @@ def velocities(v: Floats, adata: AnnData) -> list[dict[str, object]]:
     cosine, ratio = (u * v).sum(1) / (sizes[0] * sizes[1]), sizes[0] / sizes[1]
     rows = []
     before = np.where(adata.obs["time"] < adata.obs["time"].max(), "before the last time", "at the last time")
-    columns = {"all": np.full(adata.n_obs, "all"), "last": before} | {k: adata.obs[k].astype(str) for k in ("branch", "time")}
+    columns = {"all": np.full(adata.n_obs, "all"), "last": before} | {
+        k: adata.obs[k].astype(str) for k in ("branch", "time")
+    }
     for name, labels in columns.items():
         labels = np.asarray(labels)
         for group in np.unique(labels):
@@ -174,7 +176,9 @@ def main() -> None:
         for m, p in predicted.items():
             bins.setdefault(m, calibration(p[early], adata.obsm["fate_true"][early])[1])
         fate_rows += [{"method": m, "seed": seed} | row for m, p in predicted.items() for row in fates(p, adata)]
-    speed, fate = (_summary(rows, by) for rows, by in ((velocity_rows, ["by", "group", "method"]), (fate_rows, ["time", "method"])))
+    speed, fate = (
+        _summary(rows, by) for rows, by in ((velocity_rows, ["by", "group", "method"]), (fate_rows, ["time", "method"]))
+    )
     print(*(tables.terminal(tables.frame_lines(frame)) for frame in (speed, fate)), sep="\n\n")
     result = results.head(vars(args), range(args.courses))
     result |= {name: f.round(4).reset_index().to_dict("records") for name, f in (("velocity", speed), ("fate", fate))}

@@ -42,7 +42,7 @@ def predictions(adata: AnnData, method: str) -> dict[str, list]:
     if method == "fm":  # a flow from noise draws new cells; its density is exact
         tw.tl.log_likelihood(adata, key=method)
         return {"log likelihood": adata.obs["log_likelihood"].tolist()}
-    tw.tl.velocity(adata, key=method)
+    tw.tl.velocity(adata, key=method, kind="flow")
     cells = tw.tl.interpolate(adata, BETWEEN, key=method)
     return {"interpolated": cells.obsm["X_pca"].tolist(), "velocity": adata.obsm["velocity_X_pca"].tolist()}
 

@@ -14,7 +14,7 @@ from thalweg.flows import methods
 from thalweg.training import loop
 
 CONFIG = tw.tl.FitConfig(max_steps=20, validate_every=10)
-ITERATIVE = {"sbcfm", "sf2m", "eam", "uotcfm", "uam"}  # whose plans are sums over a population, to a tolerance
+ITERATIVE = {"sbcfm", "sf2m", "eam", "uotcfm", "uam", "usb"}  # whose plans are sums over a population, to a tolerance
 SAME = sorted(methods.METHODS.keys() - ITERATIVE)
 
 

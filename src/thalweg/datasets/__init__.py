@@ -1,4 +1,4 @@
-"""Data sets as AnnData: one simulated with a known drift, one simulated by others, three real time courses, and checked access to their files.
+"""Data sets as AnnData: simulated ones with a known drift, real time courses, and checked access to their files.
 
 ``simulated`` needs no network. The others are read from the folder named by ``THALWEG_DATA_DIR``, else from the
 user's cache, else downloaded; every file is checked against its sha256 (see `fetch`).

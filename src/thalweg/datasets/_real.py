@@ -117,8 +117,8 @@ def boolode(knockout: int | None = None, *, n_times: int = 6) -> AnnData:
     -------
     AnnData
         1,000 cells by 8 genes: expression in ``X`` and ``obsm["X_genes"]``, the drift in
-        ``obsm["velocity_genes_true"]`` (expression per unit of time), ``obs["time"]``, ``obs["step"]``, ``obs["branch"]``
-        (the end that the cell's own simulation reaches).
+        ``obsm["velocity_genes_true"]`` (expression per unit of time), ``obs["time"]``, ``obs["step"]``,
+        ``obs["branch"]`` (the end that the cell's own simulation reaches).
 
     Raises
     ------

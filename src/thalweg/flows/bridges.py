@@ -87,11 +87,11 @@ def make_bridge(
     rows, cols = _some(interval.rows), _some(interval.cols)
     y = z.double().cpu() / torch.from_numpy(sigma)
     before, after = y[torch.from_numpy(rows)], y[torch.from_numpy(cols)]
-    length = float(np.diff(axis.tau([interval.t0, interval.t1]))[0])
+    epsilon = _epsilon(axis, interval)
     a, b = normalised(cells.grown(rows, interval.t1 - interval.t0)), normalised(cells.weights[cols])
     tau = None if relaxation is None else relaxation * unbalanced.displacement(before, after, a, b) or None
     plan = solve_entropic(
-        before, after, a=a, b=b, epsilon=2 * length, tau_a=tau, tau_b=tau, max_memory=settings.max_memory
+        before, after, a=a, b=b, epsilon=epsilon, tau_a=tau, tau_b=tau, max_memory=settings.max_memory
     )
     return Bridge(rows, cols, before, after, plan)
 
@@ -110,8 +110,8 @@ def couple_bridges(cells: Cells, z: Tensor, axis: TimeAxis, sigma: Floats, cache
         where = ("bridge", tuple(sigma.round(9).tolist()), interval.condition, interval.t0, interval.t1)
         if where not in cache:
             start = time.perf_counter()
-            plan = make_bridge(cells, z, axis, sigma, interval).thinned()
-            cache[where] = (plan, time.perf_counter() - start)
+            thinned = make_bridge(cells, z, axis, sigma, interval).thinned()
+            cache[where] = (thinned, time.perf_counter() - start)
         part, seconds = cache[where]
         sizes = len(interval.rows), len(interval.cols)
         logger.info("time %g to %g: bridge of %d x %d cells (%.1f s)", interval.t0, interval.t1, *sizes, seconds)
@@ -119,9 +119,14 @@ def couple_bridges(cells: Cells, z: Tensor, axis: TimeAxis, sigma: Floats, cache
         sources.append(torch.from_numpy(_some(interval.rows)))
         targets.append(torch.from_numpy(_some(interval.cols)))
         shares.append(cells.weights[interval.rows].sum() / cells.weights[cells.time == interval.t0].sum())
-        table.append({"bridge_entries": len(part.mass), "bridge_seconds": seconds})
+        table.append({"bridge_regularisation": _epsilon(axis, interval), "bridge_seconds": seconds})
     share = torch.tensor(shares, dtype=torch.float64)
     return CoupledBridges(couplings.Mixture(parts, sources, targets, share / share.sum()), pd.DataFrame(table))
+
+
+def _epsilon(axis: TimeAxis, interval: Interval) -> float:
+    """``2 D``, in coordinates divided by ``sigma``."""
+    return 2 * float(np.diff(axis.tau([interval.t0, interval.t1]))[0])
 
 
 def _some(rows: Rows) -> Rows:

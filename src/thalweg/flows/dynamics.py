@@ -174,7 +174,7 @@ class BridgeSampler:
     n_intervals: int
 
     def batch(self, n: int, generator: torch.Generator) -> tuple[Bridged, Bridged]:
-        """``n`` points with the noise of their bridge, and ``2 n`` with noise of any size on the bridges of their pairs.
+        """``n`` points with the noise of their bridge, and ``2 n`` with noise of any size between the same pairs.
 
         A share of the latter lies at observed times.
         """

@@ -86,15 +86,8 @@ def train_flow(
     center, scale = normalisation.measure(cells.x)
     z = normalisation.normalise(cells.x, center, scale)
     diffusion = find_diffusion(cells, z, axis, method, config)
-    sigma = diffusion.scale
-    terms, cache = Terms(method, sigma, config, axis.n_intervals), {} if cache is None else cache
-    before = time.perf_counter()
-    coupled = couple(cells, z, axis, method, config, sigma, cache)
-    bridges = couple_bridges(cells, z, axis, diffusion.sigma, cache) if method.dynamics else None
-    intervals = coupled.intervals if bridges is None else coupled.intervals.join(bridges.table)
-    # A fit is charged for every plan it uses, also for those an earlier fit on the same cells left in the cache.
-    planning = float(intervals.filter(like="seconds").to_numpy().sum())
-    borrowed = max(0.0, planning - (time.perf_counter() - before))
+    sigma, terms = diffusion.scale, Terms(method, diffusion.scale, config, axis.n_intervals)
+    coupled, bridges, intervals, borrowed = _coupled(cells, z, axis, method, config, diffusion, cache)
     if checkpoints is not None:  # whether plans are whole depends on the memory allowed
         checkpoints.expect(couplings=coupled.intervals["coupling"].tolist())
         expect_threads(checkpoints, method)
@@ -133,6 +126,28 @@ def train_flow(
     )
     flow = make_flow(method, net, axis, center, scale, sigma, intervals, cells.conditions)
     return Fitted(flow, pd.DataFrame(result.history), intervals, result.best_step, seconds)
+
+
+def _coupled(
+    cells: Cells,
+    z: Tensor,
+    axis: TimeAxis,
+    method: Method,
+    config: FitConfig,
+    diffusion: Diffusion,
+    cache: PlanCache | None,
+) -> tuple[Coupled, CoupledBridges | None, pd.DataFrame, float]:
+    """The plans of the prediction and of the dynamics, their record, and the seconds that others spent on them.
+
+    A fit is charged for every plan it uses, also for those an earlier fit on the same cells left in the cache.
+    """
+    start, cache = time.perf_counter(), {} if cache is None else cache
+    coupled = couple(cells, z, axis, method, config, diffusion.scale, cache)
+    if not method.dynamics:
+        return coupled, None, coupled.intervals, max(0.0, coupled.seconds - (time.perf_counter() - start))
+    bridges = couple_bridges(cells, z, axis, diffusion.sigma, cache)
+    seconds = coupled.seconds + float(bridges.table["bridge_seconds"].sum())
+    return coupled, bridges, coupled.intervals.join(bridges.table), max(0.0, seconds - (time.perf_counter() - start))
 
 
 def _sampler(cells: Cells, z: Tensor, axis: TimeAxis, method: Method, sigma: float, coupled: Coupled) -> Sampler:

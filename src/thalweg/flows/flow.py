@@ -321,7 +321,7 @@ class Flow:
     def per_time(
         self, function: Callable[..., Tensor], x: ArrayLike, time: ArrayLike, condition: Labels | None
     ) -> Floats:
-        """A field ``function(s, z, condition)`` of the networks in units of ``x`` per unit of time, shape ``(n, d)``."""
+        """A field ``function(s, z, condition)`` in units of ``x`` per unit of time, shape ``(n, d)``."""
         v = self._at_times(function, x, time, condition)
         return v * self.scale * self._slope(v, time)[:, None]
 

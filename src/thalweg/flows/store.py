@@ -16,7 +16,8 @@ Format 2, nested dicts of what h5ad and zarr hold:
 ``history, ...``     ``history`` and ``intervals`` (tables), ``best_step``, ``seconds``
 ===================  ===============================================================================================
 
-A later release may fill what is reserved here (sizes, several models); this one refuses such a fit and says so. `thalweg.flows.store_formats` leads fits of earlier releases over to this format.
+A later release may fill what is reserved here (sizes, several models); this one refuses such a fit and says so.
+`thalweg.flows.store_formats` leads fits of earlier releases over to this format.
 """
 
 from __future__ import annotations

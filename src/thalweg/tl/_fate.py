@@ -52,16 +52,16 @@ def fate(
     agree. Growth itself weighs only if the fit had a ``growth_key``.
 
     Other fits simulate every cell forward to the last observed time of its condition (``kind="flow"``). Each end
-    belongs to the groups of the
-    real cells nearest to it, by a Gaussian kernel, and the fate of a cell is the mean over its futures ``s``, each
-    with its growth :math:`g_s` on the way:
+    belongs to the groups of the real cells nearest to it, by a Gaussian kernel, and the fate of a cell is the mean over
+    its futures ``s``, each with its growth :math:`g_s` on the way:
 
     .. math:: p_i(k) = \sum_s \omega_s \, q_s(k), \qquad \omega_s = g_s c_s / \textstyle\sum_s g_s c_s,
 
     with :math:`q_s(k)` the share of the kernel on the cells of group ``k``. With a score (``"usb"``, ``"sf2m"``,
-    ``"eam"``) the futures are ``n_samples`` of the SDE, :math:`c_s = 1`. An ODE has one future for each cell, but no cell is known
-    that precisely: the futures are those of the cell's ``n_neighbors`` nearest cells of its time and condition, itself
-    among them, with the kernel as :math:`c_s`. All of them are used, so that this is exact and needs no seed.
+    ``"eam"``) the futures are ``n_samples`` of the SDE, :math:`c_s = 1`. An ODE has one future for each cell, but no
+    cell is known that precisely: the futures are those of the cell's ``n_neighbors`` nearest cells of its time and
+    condition, itself among them, with the kernel as :math:`c_s`. All of them are used, so that this is exact and needs
+    no seed.
 
     Parameters
     ----------

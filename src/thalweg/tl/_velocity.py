@@ -103,11 +103,12 @@ def velocity(
     to_genes = None if genes is False else _gene_map(adata, rep, stored.flow.n_dims, genes, layer)
     cells = read_cells(adata, stored.recipe.places)
     embedding = None if basis is None else read_embedding(adata, basis).key
-    v = _field(kind := _kind(kind, stored), stored)(cells.x, cells.time, cells.labels(np.arange(len(cells.x))))
+    chosen = _kind(kind, stored)
+    v = _field(chosen, stored)(cells.x, cells.time, cells.labels(np.arange(len(cells.x))))
     out = writable(adata, copy)
     name = f"velocity_{rep}"
     out.obsm[name] = v.astype(np.float32)
-    logger.info("added obsm[%r]: %s of the cells per unit of obs[%r]", name, kind, time_key)
+    logger.info("added obsm[%r]: %s of the cells per unit of obs[%r]", name, chosen, time_key)
     if embedding is not None:
         y = read_representation(adata, embedding)
         on = v if embedding == rep else project(cells.x, v, y, method=projection, n_neighbors=n_neighbors)

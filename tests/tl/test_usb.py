@@ -1,0 +1,239 @@
+"""The unbalanced Schrödinger bridge through the verbs: drift and flow, fates along plans, conditions, resume."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+import thalweg as tw
+from courses import make_course
+from thalweg.errors import InputError
+from thalweg.flows import bridges
+from thalweg.tl._fates import plans
+
+SHORT = tw.tl.FitConfig(max_steps=20, width=8, depth=1, validate_every=10)
+
+
+def forked(shares=(0.5, 0.5), n=200, noise=0.15, seed=0):
+    """Cells that start together at time 0, part at time 1 and end as A or B; the side is decided from time 1 on."""
+    rng = np.random.default_rng(seed)
+    up = rng.random(n) < shares[0]
+    x = [rng.normal(0, noise, (n, 2))]
+    for t, y in ((1.0, 1.0), (2.0, 2.0)):
+        side = np.where(up, y, -y)
+        x.append(np.c_[np.full(n, t), side] + rng.normal(0, noise, (n, 2)))
+    side = np.where(up, "A", "B")
+    labels = np.r_[np.full(n, "start"), side, side]
+    obs = pd.DataFrame({"time": np.repeat([0.0, 1.0, 2.0], n), "type": pd.Categorical(labels)})
+    obs.index = [f"c{i}" for i in range(3 * n)]
+    return AnnData(obs=obs, obsm={"X_pca": np.concatenate(x)})
+
+
+@pytest.fixture(scope="module")
+def fork():
+    adata = forked()
+    tw.tl.fit(adata, "time", method="usb", rng=0, config=SHORT)
+    return adata
+
+
+def test_drift_is_the_default_where_there_is_a_score(course, quick):
+    for method, kind in (("usb", "drift"), ("sf2m", "drift"), ("otcfm", "flow")):
+        tw.tl.fit(course, "time", method=method, rng=0, config=quick)
+        by_default, asked = (tw.tl.velocity(course, kind=k, copy=True).obsm["velocity_X_pca"] for k in (None, kind))
+        np.testing.assert_array_equal(by_default, asked)
+        if kind == "drift":
+            assert not np.array_equal(by_default, tw.tl.velocity(course, kind="flow", copy=True).obsm["velocity_X_pca"])
+
+
+def test_a_drift_that_is_unknown_is_refused(course, quick):
+    tw.tl.fit(course, "time", method="otcfm", rng=0, config=quick)
+    with pytest.raises(InputError, match="kind='drift' needs a score"):
+        tw.tl.velocity(course, kind="drift")
+    with pytest.raises(InputError, match="kind must be 'drift', 'flow' or None, found 'ode'"):
+        tw.tl.velocity(course, kind="ode")
+    assert "velocity_X_pca" not in course.obsm
+
+
+def test_the_prediction_is_that_of_unbalanced_flow_matching(course):
+    """The dynamics are learned beside it and do not disturb it."""
+    config = tw.tl.FitConfig(max_steps=300)
+    predicted = []
+    for method in ("usb", "uotcfm"):
+        tw.tl.fit(course, "time", method=method, rng=0, config=config)
+        predicted.append(tw.tl.interpolate(course, 2.0))
+    real = make_course(times=(2.0,), seed=1).obsm["X_pca"]
+    scores = [tw.metrics.wasserstein(p.obsm["X_pca"], real, weights_x=p.obs["weight"]) for p in predicted]
+    assert scores[0] == pytest.approx(scores[1], rel=0.05)
+
+
+def test_fates_of_a_fork(fork):
+    """Cells that have not parted are undecided in proportion to the shares; cells that have are certain."""
+    tw.tl.fate(fork, "type")
+    p, time = fork.obsm["fate_type"], fork.obs["time"]
+    assert fork.uns["fate_type"]["kind"] == "plan"
+    np.testing.assert_allclose(p.sum(1), 1)
+    share = (fork.obs["type"][time == 2.0] == "A").mean()
+    assert p["A"][time == 0.0].mean() == pytest.approx(share, abs=0.05)
+    parted = fork.obs["type"][time == 1.0].astype(str)
+    assert (p.idxmax(axis=1)[time == 1.0] == parted).mean() > 0.99
+    assert (
+        fork.obs["fate_type_confidence"][time == 0.0].mean()
+        < 0.5
+        < fork.obs["fate_type_confidence"][time == 1.0].mean()
+    )
+
+
+def test_fates_along_a_chain_are_the_products_of_its_plans(fork):
+    """One plan at a time written out: the recursion, and the mean over relaxations."""
+    tw.tl.fate(fork, "type", terminal=["A", "B"])
+    found = fork.obsm["fate_type"].to_numpy()
+    x, time = np.asarray(fork.obsm["X_pca"], dtype=float), fork.obs["time"].to_numpy()
+    stored = fork.uns["thalweg"]
+    y = (x - stored["center"]) / stored["scale"] / (plans.SPREAD * stored["diffusion"])
+    import torch
+
+    from thalweg.core.ot import unbalanced
+    from thalweg.core.ot.entropic import solve_entropic
+
+    each = []
+    for relaxation in plans.RELAXATIONS:
+        later = np.stack([fork.obs["type"][time == 2.0] == g for g in ("A", "B")], 1).astype(float)
+        for t in (1.0, 0.0):
+            z0, z1 = (torch.from_numpy(y[time == s].astype(np.float32).astype(float)) for s in (t, t + 1))
+            tau = None if relaxation is None else relaxation * unbalanced.displacement(z0, z1)
+            plan = solve_entropic(z0, z1, epsilon=2.0, tau_a=tau, tau_b=tau)
+            mass = torch.exp((plan.f[:, None] + plan.g - torch.cdist(z0, z1) ** 2) / 2.0).numpy()
+            later = mass / mass.sum(1, keepdims=True) @ later
+        each.append(later)
+    np.testing.assert_allclose(found[time == 0.0], np.mean(each, 0), atol=5e-3)
+
+
+def test_growth_weighs_fates_only_where_it_was_given():
+    """A doubles between times 1 and 2: a random descendant of an undecided cell is A at 2 : 1, and nothing crosses."""
+    import anndata
+
+    even, grown = forked(n=300), forked((2 / 3, 1 / 3), n=300, seed=1)
+    late = grown[grown.obs["time"] == 2.0].copy()
+    late.obs_names = [f"late{i}" for i in range(late.n_obs)]
+    adata = anndata.concat([even[even.obs["time"] < 2.0], late])
+    adata.obs["rate"] = np.where((adata.obs["time"] == 1.0) & (adata.obs["type"] == "A"), np.log(2.0), 0.0)
+    tw.tl.fit(adata, "time", method="usb", growth_key="rate", rng=0, config=SHORT)
+    tw.tl.fate(adata, "type")
+    p, time = adata.obsm["fate_type"]["A"], adata.obs["time"]
+    start = (adata.obs["type"][time == 1.0] == "A").mean()
+    assert p[time == 0.0].mean() == pytest.approx(2 * start / (1 + start), abs=0.03)
+    assert p[(time == 1.0) & (adata.obs["type"] == "B")].mean() < 0.03
+
+
+def test_cells_of_no_terminal_group_lead_nowhere(fork):
+    """Fates are those of a cell that ends in a terminal group, so others at the last time take no part."""
+    adata = fork.copy()
+    labels = adata.obs["type"].astype(str).to_numpy()
+    late = np.flatnonzero(adata.obs["time"] == 2.0)
+    labels[late[:20]] = "other"
+    adata.obs["type"] = labels
+    tw.tl.fate(adata, "type", terminal=["A", "B"])
+    p = adata.obsm["fate_type"]
+    assert list(p.columns) == ["A", "B"]
+    np.testing.assert_allclose(p.sum(1), 1)
+    original = fork.obs["type"].astype(str).to_numpy()[late[:20]]
+    assert (p.idxmax(axis=1).to_numpy()[late[:20]] == original).mean() > 0.95  # by its nearest neighbours
+
+
+def test_kinds_of_fate(fork, course, quick):
+    asked = tw.tl.fate(fork, "type", kind="flow", n_samples=4, rng=0, copy=True)
+    assert asked.uns["fate_type"]["kind"] == "flow"
+    assert asked.uns["fate_type"]["stochastic"] == 1.0
+    assert tw.tl.fate(fork, "type", stochastic=False, copy=True).uns["fate_type"]["kind"] == "flow"
+    with pytest.raises(InputError, match="kind must be 'plan', 'flow' or None"):
+        tw.tl.fate(fork, "type", kind="vote")
+    tw.tl.fit(course, "time", method="otcfm", rng=0, config=quick)
+    course.obs["type"] = "a"
+    with pytest.raises(InputError, match="kind='plan' needs method='usb', found 'otcfm'"):
+        tw.tl.fate(course, "type", kind="plan")
+
+
+def test_the_standard_error_holds_what_the_plans_disagree_on(fork):
+    """Where the three kinds of plan agree and a cell has many partners it is small; never less than their scatter."""
+    tw.tl.fate(fork, "type")
+    error, time = fork.obs["fate_type_se"], fork.obs["time"]
+    assert (error[time == 2.0] == 0).all()
+    assert 0 < error[time == 1.0].median() < error[time == 0.0].median() < 0.3
+
+
+def test_conditions_are_apart_in_plans_and_fates():
+    """Two conditions far apart, of which one ends as A alone and the other as B alone."""
+    both = [forked((1.0, 0.0), n=80), forked((0.0, 1.0), n=80, seed=1)]
+    for i, adata in enumerate(both):
+        adata.obs["arm"] = "xy"[i]
+        adata.obs_names = [f"{i}{name}" for name in adata.obs_names]
+    import anndata
+
+    adata = anndata.concat(both)
+    tw.tl.fit(adata, "time", method="usb", condition_key="arm", rng=0, config=SHORT)
+    tw.tl.fate(adata, "type")
+    p = adata.obsm["fate_type"]
+    assert (p["A"][adata.obs["arm"] == "x"] == 1).all()
+    assert (p["B"][adata.obs["arm"] == "y"] == 1).all()
+    for verb in (tw.tl.velocity, tw.tl.transition, tw.tl.log_likelihood):
+        verb(adata)
+    assert np.isfinite(adata.obsm["velocity_X_pca"]).all()
+    assert set(tw.tl.interpolate(adata, 0.5).obs["arm"]) == {"x", "y"}
+
+
+def test_plans_couple_the_cells_and_their_rows_are_those_of_the_bridge(fork):
+    tw.tl.transition(fork, kind="plan")
+    for matrix in tw.get.couplings(fork).values():
+        np.testing.assert_allclose(matrix.sum(1), 1, rtol=1e-4)
+
+
+def test_large_populations_are_represented_by_a_part(monkeypatch, caplog):
+    adata = forked(n=150)
+    tw.tl.fit(adata, "time", method="usb", rng=0, config=SHORT)
+    tw.tl.fate(adata, "type")
+    whole = adata.obsm["fate_type"]["A"]
+    monkeypatch.setattr(bridges, "LARGEST", 60)
+    tw.tl.fit(adata, "time", method="usb", rng=0, config=SHORT)
+    tw.tl.fate(adata, "type")
+    assert "60 of 150 cells, drawn at random, represent a population" in caplog.text
+    part = adata.obsm["fate_type"]["A"]
+    assert np.isfinite(part).all()
+    assert np.corrcoef(whole, part)[0, 1] > 0.98
+
+
+def test_a_killed_fit_goes_on_to_the_same_bits(tmp_path, course):
+    config = tw.tl.FitConfig(max_steps=40, width=8, depth=1, validate_every=10)
+    tw.tl.fit(course, "time", method="usb", rng=0, config=config, key_added="whole")
+    options = {"method": "usb", "rng": 0, "config": config, "checkpoint_dir": tmp_path, "checkpoint_every": 10}
+    from thalweg.training import loop
+
+    step, calls = loop._step, []
+
+    def killed(*args):
+        calls.append(1)
+        if len(calls) == 26:
+            raise KeyboardInterrupt
+        return step(*args)
+
+    loop._step = killed
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            tw.tl.fit(course, "time", key_added="part", **options)
+    finally:
+        loop._step = step
+    tw.tl.fit(course, "time", key_added="part", resume=True, **options)
+    np.testing.assert_array_equal(course.uns["part"]["weights"]["0"], course.uns["whole"]["weights"]["0"])
+
+
+def test_a_diffusion_that_is_not_that_of_the_networks_is_refused(fork):
+    adata = fork.copy()
+    adata.uns["thalweg"]["diffusion"] = adata.uns["thalweg"]["diffusion"] * 2
+    with pytest.raises(InputError, match="diffusion is not that of its networks"):
+        tw.tl.velocity(adata)
+
+
+def test_held_out_times_are_scored_with_the_prediction(course):
+    table = tw.tl.leave_one_out(course, "time", methods=("usb",), rng=0, n_seeds=1, config=SHORT)
+    assert np.isfinite(table.set_index("method").loc["usb", "w1"])
