@@ -2,8 +2,8 @@
 
 Barcodes take no part in any fit, and the clones of scored cells none at all: they are cut into folds, a fit sees the
 cells of the others, and its fates are those of the early cells of the clones left out. Scored are the cells of days 2
-and 4 whose clone has cells of a terminal type on day 6; the shares of those types among them are the clonal fate of the cell. Figures, for all such cells and for those that
-are called undifferentiated when observed:
+and 4 whose clone has cells of a terminal type on day 6; the shares of those types among them are the clonal fate of the
+cell. Figures, for all such cells and for those that are called undifferentiated when observed:
 
 - the correlation of predicted probabilities with clonal shares over cells and types, the mean over types of the same,
   and the mean probability given to the clone's fate;

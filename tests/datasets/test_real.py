@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from thalweg.datasets import cite, fetch, larry, mef_reprogramming
+from thalweg.datasets import boolode, cite, fetch, larry, mef_reprogramming
 from thalweg.datasets._registry import DATA_DIR, FILES
+from thalweg.errors import InputError
 
 pytestmark = pytest.mark.skipif(not os.environ.get(DATA_DIR), reason=f"{DATA_DIR} is not set: no real data here")
 
@@ -43,6 +44,29 @@ def test_larry_is_read_as_it_is() -> None:
     assert course.obs["time_info"].dtype == "category"
     assert course.obsm["X_pca"].shape == (781, 40)
     np.testing.assert_array_equal(np.asarray(course.obsm["X_clone"].sum(axis=1)).ravel(), 1)
+
+
+def test_boolode_is_read_by_the_names_of_its_cells() -> None:
+    """Its tables have their cells in different orders: the drift of an mRNA falls with its own level at a steady rate."""
+    course = boolode()
+    assert course.shape == (1000, 8)
+    assert course.obs["branch"].value_counts().sum() == 1000
+    times = np.unique(course.obs["time"])
+    assert len(times) == 6
+    assert times[0] == pytest.approx(course.obs["step"][course.obs["time"] == times[0]].mean() / 100)
+    x, v = (np.asarray(course.obsm[k], dtype=float) for k in ("X_genes", "velocity_genes_true"))
+    on = x[:, 0] > 1
+    slope = np.polyfit(x[on, 0], v[on, 0], 1)[0]
+    assert -9 < slope < -4
+    assert len(np.unique(boolode(2, n_times=4).obs["time"])) == 4
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"knockout": 1}, "knockout must be a gene from 2 to 8"), ({"n_times": 1}, "n_times must be an integer from 2"),
+])  # fmt: skip
+def test_boolode_refuses_what_it_has_not(options: dict[str, int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        boolode(**options)
 
 
 def test_mef_reprogramming_is_read_as_it_is() -> None:

@@ -1,5 +1,6 @@
 """Tidy data out of an AnnData."""
 
+from thalweg.get._calibration import calibration_df
 from thalweg.get._cellrank import cellrank_kernel
 from thalweg.get._colors import colors
 from thalweg.get._flow_df import flow_df
@@ -10,6 +11,7 @@ from thalweg.get._transitions import couplings, fate_df, transition_df
 from thalweg.get._velocity_grid import velocity_grid
 
 __all__ = [
+    "calibration_df",
     "cellrank_kernel",
     "colors",
     "couplings",

@@ -3,6 +3,7 @@
 from thalweg.pl._animation import animation, write_animation
 from thalweg.pl._drivers import drivers
 from thalweg.pl._fate import fate
+from thalweg.pl._fate_calibration import fate_calibration
 from thalweg.pl._fate_flow import fate_flow
 from thalweg.pl._gene_trends import gene_trends
 from thalweg.pl._growth import growth
@@ -17,6 +18,7 @@ __all__ = [
     "animation",
     "drivers",
     "fate",
+    "fate_calibration",
     "fate_flow",
     "gene_trends",
     "growth",
