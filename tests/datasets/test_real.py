@@ -47,7 +47,7 @@ def test_larry_is_read_as_it_is() -> None:
 
 
 def test_boolode_is_read_by_the_names_of_its_cells() -> None:
-    """Its tables have their cells in different orders: the drift of an mRNA falls with its own level at a steady rate."""
+    """Its tables order cells differently: rightly joined, the drift of an mRNA falls with its own level."""
     course = boolode()
     assert course.shape == (1000, 8)
     assert course.obs["branch"].value_counts().sum() == 1000

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from math import ceil
 
@@ -31,7 +32,7 @@ from thalweg.flows.flow import Flow
 from thalweg.flows.methods import Method
 from thalweg.flows.networks import FlowNet, make_net
 from thalweg.flows.objective import Terms, check_options
-from thalweg.flows.resume import expect_threads
+from thalweg.flows.resume import Run, expect_threads
 from thalweg.flows.samplers import IntervalSampler, NoiseSampler, Sampler
 from thalweg.flows.time_axis import TimeAxis
 from thalweg.training.loop import Monitor, Validation, train
@@ -126,6 +127,29 @@ def train_flow(
     )
     flow = make_flow(method, net, axis, center, scale, sigma, intervals, cells.conditions)
     return Fitted(flow, pd.DataFrame(result.history), intervals, result.best_step, seconds)
+
+
+def train_flows(
+    cells: Cells,
+    method: Method,
+    axis: TimeAxis,
+    config: FitConfig,
+    runs: Sequence[Run],
+    *,
+    device: torch.device,
+    description: str,
+) -> list[Fitted]:
+    """Fit several flows with the same plans, one for each generator (and its checkpoints)."""
+    cache: PlanCache = {}
+    fitted = []
+    for i, (rng, checkpoints) in enumerate(runs):
+        name = description if len(runs) == 1 else f"{description}, model {i + 1} of {len(runs)}"
+        with checkpoints or nullcontext():
+            one = train_flow(
+                cells, method, axis, config, rng, device=device, cache=cache, checkpoints=checkpoints, description=name
+            )
+        fitted.append(one)
+    return fitted
 
 
 def _coupled(

@@ -19,9 +19,7 @@ from thalweg.core.dynamics import likelihood, ode
 from thalweg.core.fields.affine import Affine
 from thalweg.errors import InputError
 from thalweg.flows import normalisation
-from thalweg.flows.dynamics import Dynamics
-from thalweg.flows.networks import FlowNet
-from thalweg.flows.running import Carried, Integrator, Noise
+from thalweg.flows.running import Carried, Integrator, Network, Noise
 from thalweg.flows.time_axis import Leg, TimeAxis
 
 Floats = NDArray[np.float64]
@@ -55,7 +53,7 @@ class Flow:
         The process of the cells, where it was learned apart from this flow, which then predicts populations.
     """
 
-    net: FlowNet | Dynamics
+    net: Network
     axis: TimeAxis
     center: Floats
     scale: float

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -16,6 +17,33 @@ from thalweg.flows.config import FitConfig
 from thalweg.flows.methods import Method
 from thalweg.flows.time_axis import TimeAxis
 from thalweg.training.saving import Checkpoints
+
+Run = tuple[np.random.Generator, Checkpoints | None]
+"""A model to train: what it draws from, and where it saves itself."""
+
+
+def open_runs(
+    directory: str | PathLike[str] | None,
+    identity: Mapping[str, Any],
+    config: FitConfig,
+    generators: Sequence[np.random.Generator],
+    *,
+    resume: bool,
+    every: int,
+    fresh: bool,
+) -> list[Run]:
+    """A run for each generator; with a directory each has its checkpoints, several in a folder of it for each.
+
+    Parameters and errors are those of `open_checkpoints`.
+    """
+    if directory is None:
+        return [(rng, None) for rng in generators]
+    runs: list[Run] = []
+    for i, rng in enumerate(generators):
+        folder = directory if len(generators) == 1 else Path(directory) / f"model{i}"
+        checkpoints, drawn = open_checkpoints(folder, identity, config, rng, resume=resume, every=every, fresh=fresh)
+        runs.append((drawn, checkpoints))
+    return runs
 
 
 def open_checkpoints(

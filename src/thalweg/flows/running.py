@@ -1,15 +1,41 @@
-"""How a flow is run, and what comes out: the solver, the noise, and cells carried through time."""
+"""How a flow is run, and what comes out: its networks, the solver, the noise, and cells carried through time."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 Floats = NDArray[np.float64]
+
+
+class Network(Protocol):
+    """What a flow runs: fields of model time, normalised coordinates and condition."""
+
+    @property
+    def grows(self) -> bool:
+        """Whether cells carry a weight."""
+
+    @property
+    def score(self) -> Any:
+        """``(sigma^2/2) grad log p`` as a function of the same, or None."""
+
+    def velocity(self, s: Tensor, z: Tensor, condition: Tensor | None) -> Tensor:
+        """Velocity, shape ``(n, d)``."""
+
+    def growth_rate(self, s: Tensor, z: Tensor, condition: Tensor | None) -> Tensor:
+        """Growth rate, shape ``(n,)``."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """As of a module of torch."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """As of a module of torch."""
 
 
 class Carried(NamedTuple):

@@ -12,22 +12,23 @@ Format 2, nested dicts of what h5ad and zarr hold:
 ``diffusion``        of each component, per square root of an average interval, in units of ``scale``
 ``seen``             what the fit has seen at each time: number, mean, spread and a few of its cells
 ``population_sizes`` sizes that were given, by time; none yet
-``weights``          ``{"0": bytes}``; one entry for each model, and one model yet
+``weights``          ``{"0": bytes, ...}``; one entry for each model
 ``history, ...``     ``history`` and ``intervals`` (tables), ``best_step``, ``seconds``
 ===================  ===============================================================================================
 
-A later release may fill what is reserved here (sizes, several models); this one refuses such a fit and says so.
+A later release may fill what is reserved here (sizes of populations); this one refuses such a fit and says so.
 `thalweg.flows.store_formats` leads fits of earlier releases over to this format.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from safetensors import SafetensorError
 from safetensors.torch import save as save_safetensors
 
@@ -40,6 +41,7 @@ from thalweg.errors import InputError
 from thalweg.flows import store_checks as checks
 from thalweg.flows.build import make_flow
 from thalweg.flows.config import FitConfig
+from thalweg.flows.ensemble import join
 from thalweg.flows.flow import Flow
 from thalweg.flows.methods import Method
 from thalweg.flows.store_formats import FORMAT, TRAITS, stored_method, upgraded
@@ -78,26 +80,30 @@ class Stored:
 
 
 def pack(
-    fitted: Fitted, cells: Cells, names: np.ndarray[Any, Any], method: Method, recipe: Recipe, config: FitConfig
+    fitted: Sequence[Fitted],
+    cells: Cells,
+    names: np.ndarray[Any, Any],
+    method: Method,
+    recipe: Recipe,
+    config: FitConfig,
 ) -> dict[str, Any]:
     """What goes into ``uns``: nested dicts of strings, numbers, arrays and DataFrames only.
 
     Parameters
     ----------
     fitted
-        The flow and how it came about.
+        The flows, one for each model, and how they came about.
     cells, names
         The cells it was fitted to, and their names, shape ``(n,)``.
     method, recipe, config
         As given to the fit.
     """
-    flow = fitted.flow
-    weights = save_safetensors({k: v.cpu().contiguous() for k, v in flow.net.state_dict().items()})
+    first, flow = fitted[0], fitted[0].flow
     traits = {name: getattr(method, name) for name in TRAITS}
     return {
         "format": FORMAT,
         "version": __version__,
-        "params": {"method": method.name, **traits, "sigma": float(flow.sigma), "n_models": 1},
+        "params": {"method": method.name, **traits, "sigma": float(flow.sigma), "n_models": len(fitted)},
         "recipe": replace(recipe, use_rep=cells.use_rep, n_dims=cells.n_dims, conditions=cells.conditions).entry(),
         "config": _plain(asdict(config)),
         "time": {"times": flow.axis.times, "knots": flow.axis.knots, "values": flow.axis.values},
@@ -106,12 +112,29 @@ def pack(
         "diffusion": np.broadcast_to(_diffusion(flow, method), cells.n_dims).copy(),
         "seen": _seen(cells, names),
         "population_sizes": {},
-        "weights": {"0": np.frombuffer(weights, dtype=np.uint8).copy()},
-        "history": fitted.history,
-        "intervals": fitted.intervals,
-        "best_step": fitted.best_step,
-        "seconds": fitted.seconds,
+        "weights": {str(i): _bytes(one.flow) for i, one in enumerate(fitted)},
+        "history": _histories(fitted),
+        "intervals": first.intervals,
+        "best_step": first.best_step,
+        "seconds": sum(one.seconds for one in fitted) - sum(map(_planning, fitted[1:])),
     }
+
+
+def _bytes(flow: Flow) -> np.ndarray[Any, Any]:
+    tensors = {k: v.cpu().contiguous() for k, v in flow.net.state_dict().items()}  # type: ignore[attr-defined]
+    return np.frombuffer(save_safetensors(tensors), dtype=np.uint8).copy()
+
+
+def _histories(fitted: Sequence[Fitted]) -> pd.DataFrame:
+    """The history of the only model, or those of all with a column that tells them apart."""
+    if len(fitted) == 1:
+        return fitted[0].history
+    return pd.concat([one.history.assign(model=i) for i, one in enumerate(fitted)], ignore_index=True)
+
+
+def _planning(fitted: Fitted) -> float:
+    """Seconds of the plans, which models share."""
+    return float(fitted.intervals.filter(like="seconds").to_numpy().sum())
 
 
 def load_fit(entry: Mapping[str, Any], key: str, device: str = "auto") -> Stored:
@@ -157,7 +180,8 @@ def load_fit(entry: Mapping[str, Any], key: str, device: str = "auto") -> Stored
 
 def fit_checksum(entry: Mapping[str, Any]) -> int:
     """A number by which results of one fit are told from those of another."""
-    return zlib.crc32(np.asarray(upgraded(entry)["weights"]["0"], dtype=np.uint8).tobytes())
+    weights = upgraded(entry)["weights"]
+    return zlib.crc32(b"".join(np.asarray(weights[name], dtype=np.uint8).tobytes() for name in sorted(weights)))
 
 
 def _diffusion(flow: Flow, method: Method) -> Any:
@@ -193,8 +217,11 @@ def _unpack(entry: Mapping[str, Any], device: str) -> Stored:
     axis = checks.time_axis(entry["time"])
     checks.tables(entry)
     sizes = len(conditions), axis.n_intervals
-    net = checks.load_net(entry["weights"]["0"], n_dims, method, config, *sizes).to(resolve_device(device))
-    flow = make_flow(method, net, axis, center, scale, sigma, entry["intervals"], conditions)
+    place, flows = resolve_device(device), []
+    for i in range(checks.whole(params["n_models"], "n_models", 1, checks.LARGEST["models"])):
+        net = checks.load_net(entry["weights"][str(i)], n_dims, method, config, *sizes).to(place)
+        flows.append(make_flow(method, net, axis, center, scale, sigma, entry["intervals"], conditions))
+    flow = join(flows)
     checks.reserved(entry, n_dims, _diffusion(flow, method))
     return Stored(flow, method, recipe, config)
 

@@ -24,7 +24,7 @@ from thalweg.flows.networks import FlowNet, make_net
 from thalweg.flows.time_axis import TimeAxis
 
 HEADER_LIMIT = 4 * 2**20  # bytes: about forty thousand tensors
-LARGEST = {"n_dims": 2**20, "width": 2**15, "depth": 2**8, "conditions": 2**14, "times": 2**16}
+LARGEST = {"n_dims": 2**20, "width": 2**15, "depth": 2**8, "conditions": 2**14, "times": 2**16, "models": 2**10}
 _DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64"}
 
 
@@ -152,11 +152,12 @@ def reserved(entry: Mapping[str, Any], n_dims: int, diffusion: Any) -> None:
     Raises
     ------
     InputError
-        If the fit has several models or sizes of populations, a diffusion other than that of its networks, or a record
-        of its cells that is none.
+        If the fit has sizes of populations, other weights than those of its models, a diffusion other than that of its
+        networks, or a record of its cells that is none.
     """
-    if whole(entry["params"]["n_models"], "n_models", 1, 2**16) > 1 or set(entry["weights"]) != {"0"}:
-        raise InputError("the fit holds several models, which this version cannot run; upgrade thalweg.")
+    n_models = whole(entry["params"]["n_models"], "n_models", 1, LARGEST["models"])
+    if len(entry["weights"]) != n_models:
+        raise InputError(f"the fit says it has {n_models} models, and holds the weights of {len(entry['weights'])}.")
     if len(entry.get("population_sizes", ())):
         raise InputError("the fit was made with population sizes, which this version does not know; upgrade thalweg.")
     if "diffusion" in entry and (numbers(entry["diffusion"], "diffusion", (n_dims,)) != diffusion).any():

@@ -17,9 +17,10 @@ from thalweg.data.times import obs_column
 from thalweg.data.writing import writable
 from thalweg.errors import InputError
 from thalweg.flows.carry import Carrier, check_samples, make_noise
+from thalweg.flows.ensemble import members
 from thalweg.flows.running import Integrator
 from thalweg.flows.store import load_fit
-from thalweg.tl._fates.futures import Fates
+from thalweg.tl._fates.futures import Fates, mean_of
 from thalweg.tl._fates.plans import PlanFates
 
 if TYPE_CHECKING:
@@ -107,8 +108,8 @@ def fate(
     ``adata.obs[key_added + "_confidence"]`` : float
         One minus the entropy of the probabilities over that of equal ones: 1 is certain, 0 undecided.
     ``adata.obs[key_added + "_se"]`` : float
-        Standard error of the probability of the most probable group, from the scatter of the futures; along plans also
-        from how far these agree.
+        Standard error of the probability of the most probable group, from the scatter of the futures, and from how far
+        plans, or the models of a fit with ``n_models``, agree.
     ``adata.uns[key_added]`` : dict
         What was done.
 
@@ -136,8 +137,8 @@ def fate(
     if along_plans:
         found = PlanFates(stored.process, cells, codes, len(groups), n_neighbors, bandwidth)()
     else:
-        carrier = Carrier(stored.process, cells, noise, Integrator(n_steps=n_steps))
-        found = Fates(carrier, n_futures, codes, len(groups), n_neighbors, bandwidth)()
+        carriers = [Carrier(flow, cells, noise, Integrator(n_steps=n_steps)) for flow in members(stored.process)]
+        found = mean_of([Fates(c, n_futures, codes, len(groups), n_neighbors, bandwidth)() for c in carriers])
     name, out = key_added or f"fate_{groupby}", writable(adata, copy)
     best = found.p.argmax(1)
     out.obsm[name] = pd.DataFrame(found.p, index=out.obs_names, columns=groups)

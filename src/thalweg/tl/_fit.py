@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from os import PathLike
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from thalweg._device import resolve_device
 from thalweg._random import Rng, resolve_rng
@@ -15,9 +16,9 @@ from thalweg.data.times import TimeMap
 from thalweg.data.writing import writable
 from thalweg.errors import InputError
 from thalweg.flows.config import FitConfig
-from thalweg.flows.fitting import train_flow
+from thalweg.flows.fitting import train_flows
 from thalweg.flows.methods import Method, find_method
-from thalweg.flows.resume import identify, open_checkpoints
+from thalweg.flows.resume import identify, open_runs
 from thalweg.flows.store import pack
 from thalweg.flows.time_axis import Spacing, make_axis
 
@@ -39,6 +40,7 @@ def fit(
     weight_key: str | None = None,
     growth_key: str | None = None,
     config: FitConfig | None = None,
+    n_models: int = 1,
     rng: Rng = None,
     random_state: Rng = None,
     device: str = "auto",
@@ -88,14 +90,18 @@ def fit(
         carry the weight.
     config
         Training, network, noise and size of the plans: ``config=tw.tl.FitConfig(max_steps=500)``; `FitConfig`.
+    n_models
+        Models to train, of the same plans and other seeds. Every verb runs the mean of their fields; velocities,
+        predictions and simulated fates say how far they differ.
     rng, random_state
         Seed, numpy Generator or None; two names of one argument. The same seed gives the same bits on one machine's
         CPU; for entropic and unbalanced plans with the same number of threads (``torch.get_num_threads()``).
     device
         ``"auto"`` (CUDA when present), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
     checkpoint_dir
-        Folder in which training saves itself; none by default. It may be killed at any moment: the newest checkpoint is
-        whole, and damage to it is found. The last two are kept; `thalweg.training.load_weights` reads one.
+        Folder in which training saves itself, with a folder in it for each of several models; none by default. It may
+        be killed at any moment: the newest checkpoint is whole, and damage to it is found. The last two are kept;
+        `thalweg.training.load_weights` reads one.
     checkpoint_every
         Steps between two checkpoints; one is also written at the end.
     resume
@@ -138,19 +144,23 @@ def fit(
     config = FitConfig() if config is None else config
     recipe = Recipe(time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key)
     cells = read_course(adata, recipe)
-    axis, place, checkpoints = make_axis(cells.times, spacing), resolve_device(device), None
-    if checkpoint_dir is not None:
-        identity, fresh = identify(cells, chosen, axis, place), rng is None and random_state is None
-        checkpoints, generator = open_checkpoints(
-            checkpoint_dir, identity, config, generator, resume=resume, every=checkpoint_every, fresh=fresh
-        )
-    elif resume:
+    axis, place = make_axis(cells.times, spacing), resolve_device(device)
+    if resume and checkpoint_dir is None:
         raise InputError("resume=True needs checkpoint_dir, the folder to go on from.")
-    with checkpoints or nullcontext():
-        fitted = train_flow(
-            cells, chosen, axis, config, generator, device=place, checkpoints=checkpoints, description=chosen.name
-        )
+    generators = _generators(generator, n_models)
+    runs = open_runs(
+        checkpoint_dir, identify(cells, chosen, axis, place), config, generators,
+        resume=resume, every=checkpoint_every, fresh=rng is None and random_state is None,
+    )  # fmt: skip
+    fitted = train_flows(cells, chosen, axis, config, runs, device=place, description=chosen.name)
     out = writable(adata, copy)
     out.uns[key_added] = pack(fitted, cells, adata.obs_names.to_numpy(), chosen, recipe, config)
     logger.info("added uns[%r]: the fitted flow", key_added)
     return out if copy else None
+
+
+def _generators(rng: np.random.Generator, n_models: int) -> list[np.random.Generator]:
+    """A generator for each model; the first one is that of a single fit."""
+    if isinstance(n_models, bool) or not isinstance(n_models, int | np.integer) or n_models < 1:
+        raise InputError(f"n_models must be a positive integer, found {n_models!r}.")
+    return [rng, *rng.spawn(int(n_models) - 1)]

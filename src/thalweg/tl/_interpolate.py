@@ -13,6 +13,8 @@ from thalweg.data.entries import find_fit
 from thalweg.errors import InputError
 from thalweg.flows.carry import Carrier, Cloud, make_noise
 from thalweg.flows.dispersion import disperse_cloud
+from thalweg.flows.ensemble import spread
+from thalweg.flows.flow import Flow
 from thalweg.flows.running import Integrator
 from thalweg.flows.store import Stored, load_fit
 
@@ -76,7 +78,9 @@ def interpolate(
     A new AnnData, a row for each cell carried: ``obsm[use_rep]`` the predicted coordinates (float32),
     ``obs["source"]`` the name of the cell it started from, ``obs["weight"]`` its weight (summing to one; with the
     growth on the way, for methods that learn it and fits with a ``growth_key``),
-    ``obs[time_key]`` the time, and ``uns["interpolation"]`` what was done.
+    ``obs[time_key]`` the time, and ``uns["interpolation"]`` what was done. A fit with ``n_models`` adds
+    ``obs["spread"]``: how far the models' predictions of the cell lie from their mean, in units of the representation
+    (standard deviation; not for an SDE).
 
     Raises
     ------
@@ -93,13 +97,21 @@ def interpolate(
     cells = read_cells(adata, stored.recipe)
     _check_source(cells, source_time, both_ends, stored.recipe.time_key)
     generator = resolve_rng(rng, random_state)
-    carrier = Carrier(flow, cells, make_noise(flow, stochastic or False, generator), Integrator(solver, n_steps))
-    cloud = carrier.predict(time, source_time=source_time, both_ends=both_ends, extrapolate=extrapolate)
+    noise = make_noise(flow, stochastic or False, generator)
+
+    def predicted(flow: Flow) -> Cloud:
+        carrier = Carrier(flow, cells, noise, Integrator(solver, n_steps))
+        return carrier.predict(time, source_time=source_time, both_ends=both_ends, extrapolate=extrapolate)
+
+    cloud = predicted(flow)
+    differ = None if noise else spread(flow, lambda one: predicted(one).x)
     x = cloud.x
     if dispersed:
         _check_sides(cells, time, stored.recipe.time_key)
         x = disperse_cloud(cloud, cells, flow.axis, time, generator)
     out = _as_anndata(adata, stored, cloud, x, time)
+    if differ is not None:
+        out.obs["spread"] = np.linalg.norm(differ, axis=1)
     out.uns["interpolation"] |= {
         "source_time": np.array(cloud.starts),
         "stochastic": float(stochastic),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -19,6 +20,7 @@ from thalweg.data.representation import read_representation
 from thalweg.data.writing import writable
 from thalweg.errors import InputError
 from thalweg.flows.drift import current, drift
+from thalweg.flows.ensemble import spread
 from thalweg.flows.store import Stored, load_fit
 from thalweg.tl._genes.gene_map import GeneMap, read_gene_map
 
@@ -80,6 +82,8 @@ def velocity(
 
     ``adata.obsm["velocity_<use_rep>"]`` : array, float32, shape ``(n_cells, n_dims)``
         Units of the representation per unit of ``obs[time_key]``; as many columns as the fit used.
+    ``adata.obsm["velocity_<use_rep>_sd"]`` : array, float32, for fits with ``n_models``
+        Standard deviation of each component over the models.
     ``adata.obsm["velocity_<basis>"]`` : array, float32, with ``basis``
         One column for each of the embedding's; with ``"regression"`` in its units per unit of ``obs[time_key]``.
     ``adata.layers["velocity"]`` : array, float32, shape ``(n_cells, n_genes)``, with ``genes``
@@ -104,11 +108,16 @@ def velocity(
     cells = read_cells(adata, stored.recipe.places)
     embedding = None if basis is None else read_embedding(adata, basis).key
     chosen = _kind(kind, stored)
-    v = _field(chosen, stored)(cells.x, cells.time, cells.labels(np.arange(len(cells.x))))
+    where = cells.x, cells.time, cells.labels(np.arange(len(cells.x)))
+    v = _field(chosen, stored)(*where)
+    differ = spread(stored.flow, lambda flow: _field(chosen, replace(stored, flow=flow))(*where))
     out = writable(adata, copy)
     name = f"velocity_{rep}"
     out.obsm[name] = v.astype(np.float32)
     logger.info("added obsm[%r]: %s of the cells per unit of obs[%r]", name, chosen, time_key)
+    if differ is not None:
+        out.obsm[f"{name}_sd"] = differ.astype(np.float32)
+        logger.info("added obsm[%r]: standard deviation over the models", f"{name}_sd")
     if embedding is not None:
         y = read_representation(adata, embedding)
         on = v if embedding == rep else project(cells.x, v, y, method=projection, n_neighbors=n_neighbors)

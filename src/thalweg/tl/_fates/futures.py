@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,12 @@ class Found:
     p: Floats
     error: Floats
     bandwidth: float
+
+
+def mean_of(found: Sequence[Found]) -> Found:
+    """The mean of fates found in several ways; their spread is part of the standard error."""
+    p, error = (np.stack([getattr(one, name) for one in found]) for name in ("p", "error"))
+    return Found(p.mean(0), np.sqrt((error**2).mean(0) + p.var(0)), float(np.mean([one.bandwidth for one in found])))
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,13 @@ import torch
 from torch import Tensor
 
 from thalweg.core.neighbours import Neighbours
-from thalweg.data.cells import Cells, Floats, Rows, offspring
+from thalweg.data.cells import Cells, Rows, offspring
 from thalweg.errors import InputError
 from thalweg.flows import normalisation
 from thalweg.flows.bridges import make_bridge
 from thalweg.flows.coupling import Interval
 from thalweg.flows.flow import Flow
-from thalweg.tl._fates.futures import Found
+from thalweg.tl._fates.futures import Found, mean_of
 
 RELAXATIONS = (None, 4.0, 1.0)  # of the plans that are averaged, None for exact marginals
 SPREAD = 1.3  # of the plans' diffusion over that of the fit
@@ -70,11 +70,9 @@ class PlanFates:
             labelled = final[self.codes[final] >= 0]
             if not len(labelled):
                 raise InputError(f"no cell of a terminal group is left at time {times[-1]:g} of condition {condition}.")
-            found = [self._along(z, times, condition, labelled, relaxation) for relaxation in RELAXATIONS]
-            values, errors = (np.stack([one[i] for one in found]) for i in (0, 1))
+            found = mean_of([self._along(z, times, condition, labelled, relaxation) for relaxation in RELAXATIONS])
             earlier = np.concatenate([cells.rows(t, condition) for t in times[:-1]] or [final[:0]])
-            p[earlier] = values.mean(0)[earlier]
-            error[earlier] = np.sqrt((errors**2).mean(0) + values.var(0))[earlier]
+            p[earlier], error[earlier] = found.p[earlier], found.error[earlier]
             p[labelled, self.codes[labelled]] = 1.0
             ends = Neighbours(cells.x[labelled], self.n_neighbors, self.bandwidth, cells.weights[labelled])
             widths.append(ends.bandwidth)
@@ -85,10 +83,8 @@ class PlanFates:
                 p[others] = np.stack([(share * (of == k)).sum(1) for k in range(self.n_groups)], 1)
         return Found(p, error, float(np.mean(widths)))
 
-    def _along(
-        self, z: Tensor, times: list[float], condition: int, labelled: Rows, relaxation: float | None
-    ) -> tuple[Floats, Floats]:
-        """Fates and their standard errors along plans of one kind; zero for cells of other conditions."""
+    def _along(self, z: Tensor, times: list[float], condition: int, labelled: Rows, relaxation: float | None) -> Found:
+        """Fates along plans of one kind; zero for cells of other conditions."""
         cells = self.cells
         sigma = SPREAD * np.broadcast_to(self.flow.sigma, cells.n_dims)
         y = z.double() / torch.from_numpy(sigma)
@@ -108,4 +104,4 @@ class PlanFates:
             mass[rows] = total[:, 0]
             if cells.rates is not None:
                 mass[rows] *= offspring(cells.rates[rows], t1 - t0)
-        return p, np.sqrt(variance)
+        return Found(p, np.sqrt(variance), np.nan)
