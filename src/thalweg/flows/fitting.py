@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from math import ceil
 
@@ -142,13 +142,15 @@ def train_flows(
     """Fit several flows with the same plans, one for each generator (and its checkpoints)."""
     cache: PlanCache = {}
     fitted = []
-    for i, (rng, checkpoints) in enumerate(runs):
-        name = description if len(runs) == 1 else f"{description}, model {i + 1} of {len(runs)}"
-        with checkpoints or nullcontext():
+    with ExitStack() as opened:
+        for _, checkpoints in runs:
+            opened.enter_context(checkpoints or nullcontext())
+        for i, (rng, checkpoints) in enumerate(runs):
+            name = description if len(runs) == 1 else f"{description}, model {i + 1} of {len(runs)}"
             one = train_flow(
                 cells, method, axis, config, rng, device=device, cache=cache, checkpoints=checkpoints, description=name
             )
-        fitted.append(one)
+            fitted.append(one)
     return fitted
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
 from typing import Any, cast
@@ -39,10 +40,13 @@ def open_runs(
     if directory is None:
         return [(rng, None) for rng in generators]
     runs: list[Run] = []
-    for i, rng in enumerate(generators):
-        folder = directory if len(generators) == 1 else Path(directory) / f"model{i}"
-        checkpoints, drawn = open_checkpoints(folder, identity, config, rng, resume=resume, every=every, fresh=fresh)
-        runs.append((drawn, checkpoints))
+    with ExitStack() as opened:  # what is open is closed again if one of them is refused
+        for i, rng in enumerate(generators):
+            folder = directory if len(generators) == 1 else Path(directory) / f"model{i}"
+            own, drawn = open_checkpoints(folder, identity, config, rng, resume=resume, every=every, fresh=fresh)
+            opened.callback(own.close)
+            runs.append((drawn, own))
+        opened.pop_all()
     return runs
 
 
