@@ -129,6 +129,24 @@ def test_growth_weighs_fates_only_where_it_was_given(monkeypatch):
     np.testing.assert_allclose(odds["rate"] / odds[None], 2, rtol=0.05)
 
 
+def test_fates_of_a_simulated_course_beat_the_vote_of_the_nearest_cells():
+    """A floor well below what `benchmarks/single_cell/velocity.py` measures on larger courses."""
+    adata = tw.datasets.simulated(1200, n_genes=60, rng=5)
+    tw.tl.fit(adata, "time", method="usb", rng=0, config=SHORT)
+    names = [str(name) for name in adata.uns["simulated"]["fates"]]
+    tw.tl.fate(adata, "branch", terminal=names)
+    early = (adata.obs["time"] < adata.obs["time"].max()).to_numpy()
+    truth, p = np.asarray(adata.obsm["fate_true"])[early], adata.obsm["fate_branch"][names].to_numpy()[early]
+    x, labels = np.asarray(adata.obsm["X_pca"]), adata.obs["branch"].astype(str).to_numpy()
+    last = np.flatnonzero(~early & np.isin(labels, names))
+    near = last[np.argsort(((x[early][:, None] - x[last]) ** 2).sum(2), axis=1)[:, :15]]
+    vote = np.stack([(labels[near] == name).mean(1) for name in names], 1)
+    correlation, of_vote = (np.corrcoef(q.ravel(), truth.ravel())[0, 1] for q in (p, vote))
+    assert correlation > 0.92
+    assert correlation > of_vote + 0.02
+    assert tw.get.calibration_df(adata[early].copy(), "branch", "fate_true").attrs["ece"] < 0.06
+
+
 def test_cells_of_no_terminal_group_lead_nowhere(fork):
     """Fates are those of a cell that ends in a terminal group, so others at the last time take no part."""
     adata = fork.copy()

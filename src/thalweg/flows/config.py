@@ -26,8 +26,8 @@ class FitConfig(TrainingConfig):
     sigma
         Noise in units of the average standard deviation of a coordinate; None takes the method's own. For the bridge
         methods it is the diffusion per square root of an average interval, and the entropic plan is regularised by
-        ``2 sigma^2``. ``"auto"`` learns the diffusion from the days between two others
-        (`thalweg.flows.diffusion`), which is the default of ``"usb"``, there for each component.
+        ``2 sigma^2``. ``"auto"`` learns the diffusion from the days between two others, which is the default of
+        ``"usb"``, there for each component; a number holds for all of them.
     coupling
         ``"whole"``: plans between whole populations, computed once. ``"minibatch"``: a fresh plan between blocks at
         every step. ``"auto"``: whole where the cost matrix fits ``thalweg.settings.max_memory``.

@@ -46,8 +46,8 @@ class Method:
     bridge
         Whether ``sigma`` is a diffusion, growing with the square root of the interval, or a constant width.
     dynamics
-        Whether the drift and the score of the cells are learned, too, along bridges of their own
-        (`thalweg.flows.dynamics`); the coupling and the path then serve predictions of a population.
+        Whether the drift and the score of the cells are learned, too, along bridges of their own, as by ``"usb"``; the
+        coupling and the path then serve predictions of a population.
 
     Raises
     ------

@@ -62,13 +62,14 @@ def fit(
         Column of ``obs`` with the time of each cell: numbers, or text and categories that read as numbers.
     method
         ``"otcfm"``: pairs of the exact optimal transport plan (Tong et al. 2024). ``"uotcfm"``: unbalanced transport
-        with growth, so that cells carry weights (Chizat et al. 2018). ``"sf2m"``: Schrödinger bridge, pairs of the
-        entropic plan and Brownian bridges between them, with a score, so that it also runs as an SDE (Tong et al.
-        2024, [SF]2M); ``"sbcfm"``: the same without the score. ``"icfm"``: independent pairs. ``"vpcfm"``: independent
-        pairs on the trigonometric interpolant (Albergo & Vanden-Eijnden 2023). ``"am"``, ``"eam"``, ``"uam"``: a
-        potential, by action matching, its entropic and its unbalanced form (Neklyudov et al. 2023). ``"fm"``: a flow
-        from Gaussian noise to the population of each time (Lipman et al. 2023). Or a `Method` of your own: a coupling
-        and a path.
+        with growth, so that cells carry weights (Chizat et al. 2018). ``"usb"``: its predictions, and beside them the
+        dynamics of single cells, an unbalanced Schrödinger bridge whose diffusion is learned from the cells, with their
+        drift, noise and fates (Léonard 2014; Tong et al. 2024). ``"sf2m"``: Schrödinger bridge, pairs of the entropic
+        plan and Brownian bridges between them, with a score, so that it also runs as an SDE (Tong et al. 2024, [SF]2M);
+        ``"sbcfm"``: the same without the score. ``"icfm"``: independent pairs. ``"vpcfm"``: independent pairs on the
+        trigonometric interpolant (Albergo & Vanden-Eijnden 2023). ``"am"``, ``"eam"``, ``"uam"``: a potential, by
+        action matching, its entropic and its unbalanced form (Neklyudov et al. 2023). ``"fm"``: a flow from Gaussian
+        noise to the population of each time (Lipman et al. 2023). Or a `Method` of your own: a coupling and a path.
     use_rep
         Key of ``obsm``; by default the PCA that exists. ``"X"`` uses ``adata.X``.
     n_dims
