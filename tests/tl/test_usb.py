@@ -10,7 +10,7 @@ from anndata import AnnData
 import thalweg as tw
 from courses import make_course
 from thalweg.errors import InputError
-from thalweg.flows import bridges
+from thalweg.flows import coupling
 from thalweg.tl._fates import plans
 
 SHORT = tw.tl.FitConfig(max_steps=20, width=8, depth=1, validate_every=10)
@@ -158,8 +158,25 @@ def test_cells_of_no_terminal_group_lead_nowhere(fork):
     p = adata.obsm["fate_type"]
     assert list(p.columns) == ["A", "B"]
     np.testing.assert_allclose(p.sum(1), 1)
+    time, parted = adata.obs["time"], fork.obs["type"].astype(str)
+    for name in ("A", "B"):
+        assert p[name][(time == 1.0) & (parted == name)].mean() > 0.95
     original = fork.obs["type"].astype(str).to_numpy()[late[:20]]
     assert (p.idxmax(axis=1).to_numpy()[late[:20]] == original).mean() > 0.95  # by its nearest neighbours
+
+
+def test_half_of_a_type_without_its_name_does_not_halve_its_fate(fork):
+    """Relaxed plans to the named cells know that the unnamed half is A too; dropping their mass would give 1 : 2."""
+    adata = fork.copy()
+    labels = adata.obs["type"].astype(str).to_numpy()
+    late = np.flatnonzero((adata.obs["time"] == 2.0) & (labels == "A"))
+    labels[late[::2]] = "other"
+    adata.obs["type"] = labels
+    tw.tl.fate(adata, "type", terminal=["A", "B"])
+    tw.tl.fate(fork, "type", terminal=["A", "B"])
+    before, after = (a.obsm["fate_type"]["A"][a.obs["time"] == 0.0].mean() for a in (fork, adata))
+    dropped = before / 2 / (before / 2 + 1 - before)
+    assert after > (before + dropped) / 2
 
 
 def test_kinds_of_fate(fork, course, quick):
@@ -214,7 +231,7 @@ def test_large_populations_are_represented_by_a_part(monkeypatch, caplog):
     tw.tl.fit(adata, "time", method="usb", rng=0, config=SHORT)
     tw.tl.fate(adata, "type")
     whole = adata.obsm["fate_type"]["A"]
-    monkeypatch.setattr(bridges, "LARGEST", 60)
+    monkeypatch.setattr(coupling, "LARGEST", 60)
     tw.tl.fit(adata, "time", method="usb", rng=0, config=SHORT)
     tw.tl.fate(adata, "type")
     assert "60 of 150 cells, drawn at random, represent a population" in caplog.text

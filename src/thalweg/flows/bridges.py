@@ -27,16 +27,14 @@ from thalweg.core import couplings
 from thalweg.core.ot import bridge, unbalanced
 from thalweg.core.ot.entropic import EntropicPlan, plan_entries, solve_entropic
 from thalweg.data.cells import Cells, Rows
-from thalweg.flows.coupling import Interval, PlanCache, intervals, normalised
+from thalweg.flows.coupling import Interval, PlanCache, intervals, normalised, representatives
 from thalweg.flows.time_axis import TimeAxis
 
 Floats = NDArray[np.float64]
-LARGEST = 2**14
-"""Cells of a population that take part in a plan."""
 PER_ROW = 64
 """Partners of a cell that training draws from."""
 TOLERANCE = 5e-3
-"""Error of a plan's marginals, as a share of its mass; having sampled a thousand cells alone errs by several times that."""
+"""Error of a plan's marginals, as a share of its mass; that of having sampled a thousand cells is much larger."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ def make_bridge(
     relaxation
         Weight of the populations' sizes in mean squared displacements; None keeps both marginals exact.
     """
-    rows, cols = _some(interval.rows), _some(interval.cols)
+    rows, cols = representatives(interval.rows), representatives(interval.cols)
     y = z.double().cpu() / torch.from_numpy(sigma)
     before, after = y[torch.from_numpy(rows)], y[torch.from_numpy(cols)]
     epsilon = _epsilon(axis, interval)
@@ -118,8 +116,8 @@ def couple_bridges(cells: Cells, z: Tensor, axis: TimeAxis, sigma: Floats, cache
         sizes = len(interval.rows), len(interval.cols)
         logger.info("time %g to %g: bridge of %d x %d cells (%.1f s)", interval.t0, interval.t1, *sizes, seconds)
         parts.append(part)
-        sources.append(torch.from_numpy(_some(interval.rows)))
-        targets.append(torch.from_numpy(_some(interval.cols)))
+        sources.append(torch.from_numpy(representatives(interval.rows)))
+        targets.append(torch.from_numpy(representatives(interval.cols)))
         shares.append(cells.weights[interval.rows].sum() / cells.weights[cells.time == interval.t0].sum())
         table.append({"bridge_regularisation": _epsilon(axis, interval), "bridge_seconds": seconds})
     share = torch.tensor(shares, dtype=torch.float64)
@@ -129,12 +127,3 @@ def couple_bridges(cells: Cells, z: Tensor, axis: TimeAxis, sigma: Floats, cache
 def _epsilon(axis: TimeAxis, interval: Interval) -> float:
     """``2 D``, in coordinates divided by ``sigma``."""
     return 2 * float(np.diff(axis.tau([interval.t0, interval.t1]))[0])
-
-
-def _some(rows: Rows) -> Rows:
-    """At most `LARGEST` of the rows, always the same."""
-    if len(rows) <= LARGEST:
-        return rows
-    logger.info("%d of %d cells, drawn at random, represent a population in its plan", LARGEST, len(rows))
-    out: Rows = np.sort(np.random.default_rng(0).choice(rows, LARGEST, replace=False))
-    return out

@@ -27,6 +27,10 @@ PlanCache = dict[tuple[object, ...], tuple[couplings.Coupling, float]]
 """Whole plans already computed, and the seconds each took, by (kind, regularisation, relaxation, condition, times)."""
 
 
+LARGEST = 2**14
+"""Cells of a population that take part in the plans of a bridge."""
+
+
 @dataclass(frozen=True)
 class Coupled:
     """The couplings of a course.
@@ -99,6 +103,12 @@ def couple(
         raise InputError("coupling='minibatch' has no unbalanced plans, as each block would grow alone; use 'whole'.")
     parts, shares, table = [], [], []
     found = intervals(cells)
+    if method.dynamics:
+        for i in found:
+            if (n := max(len(i.rows), len(i.cols))) > LARGEST:
+                logger.info("time %g to %g: %d of %d cells, drawn at random, represent a population in its plan",
+                            i.t0, i.t1, LARGEST, n)  # fmt: skip
+        found = [replace(i, rows=representatives(i.rows), cols=representatives(i.cols)) for i in found]
     log_mass = (torch.zeros(len(z)), torch.zeros(len(z)))
     for interval in found:
         start, rows, cols = time.perf_counter(), interval.rows, interval.cols
@@ -131,6 +141,14 @@ def intervals(cells: Cells) -> list[Interval]:
             )
         for t0, t1 in pairwise(observed):
             out.append(Interval(condition, t0, t1, cells.rows(t0, condition), cells.rows(t1, condition)))
+    return out
+
+
+def representatives(rows: Rows) -> Rows:
+    """At most `LARGEST` of the rows of a population, drawn at random and always the same."""
+    if len(rows) <= LARGEST:
+        return rows
+    out: Rows = np.sort(np.random.default_rng(0).choice(rows, LARGEST, replace=False))
     return out
 
 
