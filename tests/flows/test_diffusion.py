@@ -72,6 +72,14 @@ def test_a_component_is_limited_by_its_spread():
     assert result.sigma[0] == result.scale
 
 
+def test_constant_components_and_identical_cells_have_a_small_one():
+    x, time = expanding(1.0)
+    result, _ = found(np.c_[x, np.full(len(x), 7.0)], time)
+    assert result.sigma[2] == diffusion.FLOOR
+    still, _ = found(np.zeros((90, 2)), np.repeat([0.0, 1, 2], 30))
+    assert (still.sigma == diffusion.FLOOR).all()
+
+
 def test_spreads_are_those_within_a_time_and_condition_with_weights():
     x = np.array([[0.0], [2.0], [10.0], [12.0], [50.0], [54.0]])
     cells = Cells(x, np.array([0.0, 0, 0, 0, 1, 1]), np.array([1.0, 3, 1, 1, 1, 1]), np.array([0, 0, 1, 1, 0, 0]), ("a", "b"))  # fmt: skip  # noqa: E501

@@ -271,6 +271,17 @@ def test_a_diffusion_that_is_not_that_of_the_networks_is_refused(fork):
         tw.tl.velocity(adata)
 
 
+def test_a_constant_column_is_no_obstacle(course):
+    x = np.asarray(course.obsm["X_pca"])
+    course.obsm["X_pca"] = np.c_[x, np.ones(len(x), dtype=x.dtype)]
+    course.obs["type"] = "a"
+    tw.tl.fit(course, "time", method="usb", rng=0, config=SHORT)
+    tw.tl.velocity(course)
+    tw.tl.fate(course, "type")
+    assert np.isfinite(course.obsm["velocity_X_pca"]).all()
+    assert (course.obsm["fate_type"] == 1).all(axis=None)
+
+
 def test_held_out_times_are_scored_with_the_prediction(course):
     table = tw.tl.leave_one_out(course, "time", methods=("usb",), rng=0, n_seeds=1, config=SHORT)
     assert np.isfinite(table.set_index("method").loc["usb", "w1"])

@@ -102,7 +102,7 @@ def couple(
     if method.coupling == "unbalanced" and config.coupling == "minibatch":
         raise InputError("coupling='minibatch' has no unbalanced plans, as each block would grow alone; use 'whole'.")
     parts, shares, table = [], [], []
-    found = intervals(cells)
+    found = intervals(cells, remark=True)
     if method.dynamics:
         for i in found:
             if (n := max(len(i.rows), len(i.cols))) > LARGEST:
@@ -130,12 +130,15 @@ def couple(
     return Coupled(mixture, pd.DataFrame(table), log_mass if method.growth else None)
 
 
-def intervals(cells: Cells) -> list[Interval]:
-    """Neighbouring times of each condition, which skips the times at which that condition was not observed."""
+def intervals(cells: Cells, *, remark: bool = False) -> list[Interval]:
+    """Neighbouring times of each condition, which skips the times at which that condition was not observed.
+
+    With ``remark`` a warning names the conditions that have none.
+    """
     out = []
     for condition in range(max(1, len(cells.conditions))):
         observed = cells.times_of(condition).tolist()
-        if len(observed) < 2:
+        if len(observed) < 2 and remark:
             logger.warning(
                 "condition %r is observed at %s only; it is not trained on", cells.conditions[condition], observed
             )

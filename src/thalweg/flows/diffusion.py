@@ -41,6 +41,7 @@ from thalweg.flows.time_axis import TimeAxis
 
 Floats = NDArray[np.float64]
 LIMIT = 2.0  # of sigma_j, in spreads of the cells of a day per square root of a mean interval
+FLOOR = 0.01  # of sigma_j, in the same unit: a component that is constant has no spread
 BOUNDS = (0.1, 3.0)  # of s
 _PRIOR = 0.5  # inner days that the default counts for
 _CELLS, _FEWEST = 500, 20  # of each day at most, and at least
@@ -123,7 +124,7 @@ def estimate(cells: Cells, z: Tensor, axis: TimeAxis, default: float, *, limited
 
 def limit(s: float, widths: Floats, limited: bool = True) -> Floats:
     """``sigma_j`` of each component from one number."""
-    return np.minimum(s, LIMIT * widths) if limited else np.full(len(widths), s)
+    return np.minimum(s, np.maximum(LIMIT * widths, FLOOR)) if limited else np.full(len(widths), s)
 
 
 def spreads(cells: Cells, z: Tensor) -> Floats:
