@@ -152,3 +152,27 @@ def test_minutes_of_the_image_runs_are_those_stated() -> None:
     assert sum(minutes("digits_demo", *both).values()) == pytest.approx(0.4, abs=0.15)
     assert round(minutes("mnist_demo", "train_seconds")["0"]) == 24
     assert round(minutes("mnist_demo", "score_seconds")["0"]) == 7
+
+
+def test_fates_and_drift_of_the_bridge_are_nearer_to_the_truth_than_those_of_every_other_method() -> None:
+    """On each of the three courses, not in the mean alone."""
+    found = load("velocity")
+    fates = [row for row in found["fate_rows"] if row["method"] != "another draw"]
+    drifts = [row for row in found["velocity_rows"] if row["by"] == "all"]
+    wanted = [("all", "correlation", fates), ("undecided", "correlation", fates), ("all", "cosine", drifts)]
+    for group, figure, rows in wanted:
+        for seed in {row["seed"] for row in rows}:
+            own = [row for row in rows if row["seed"] == seed and row.get("time", row.get("group")) == group]
+            assert len(own) >= 5
+            assert max(own, key=lambda row: row[figure])["method"] == "usb", (group, figure, seed)
+
+
+def test_the_diffusion_of_simulated_courses_is_found() -> None:
+    """Within 15 % where components diffuse; at most .1 where they hold noise."""
+    rows = load("velocity")["diffusion"]
+    assert len(rows) == 3 * 15
+    for row in rows:
+        if row["true"] > 0.1:
+            assert abs(row["sigma"] / row["true"] - 1) < 0.15, row
+        else:
+            assert row["sigma"] <= 0.1, row
