@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -188,7 +190,9 @@ def test_kinds_of_fate(fork, course, quick):
         tw.tl.fate(fork, "type", kind="vote")
     tw.tl.fit(course, "time", method="otcfm", rng=0, config=quick)
     course.obs["type"] = "a"
-    with pytest.raises(InputError, match="kind='plan' needs method='usb', found 'otcfm'"):
+    with pytest.raises(
+        InputError, match=r"kind='plan' needs method='usb' or FitConfig\(score='learned'\), found 'otcfm'"
+    ):
         tw.tl.fate(course, "type", kind="plan")
 
 
@@ -280,6 +284,40 @@ def test_a_constant_column_is_no_obstacle(course):
     tw.tl.fate(course, "type")
     assert np.isfinite(course.obsm["velocity_X_pca"]).all()
     assert (course.obsm["fate_type"] == 1).all(axis=None)
+
+
+@pytest.mark.parametrize("method", ["otcfm", "uotcfm", "am", "fm"])
+def test_a_score_may_be_learned_beside_any_method(course, quick, method, tmp_path):
+    """The dynamics are those of usb, to the bit where the draws are the same; predictions stay the method's own."""
+    import anndata
+
+    config = dataclasses.replace(quick, score="learned")
+    tw.tl.fit(course, "time", method=method, rng=0, config=config)
+    course.write_h5ad(tmp_path / "a.h5ad")
+    back = anndata.read_h5ad(tmp_path / "a.h5ad")
+    assert back.uns["thalweg"]["params"]["method"] == method
+    for a in (course, back):
+        tw.tl.velocity(a)
+        tw.tl.trajectories(a, 2, rng=0)
+        tw.tl.interpolate(a, 0.5)
+    np.testing.assert_array_equal(course.obsm["velocity_X_pca"], back.obsm["velocity_X_pca"])
+    own = tw.tl.fit(course, "time", method="usb", rng=0, config=quick, copy=True).uns["thalweg"]["diffusion"]
+    np.testing.assert_array_equal(course.uns["thalweg"]["diffusion"], own)
+
+
+def test_a_score_is_not_learned_twice(course, quick):
+    with pytest.raises(InputError, match="method='sf2m' is a bridge of its own"):
+        tw.tl.fit(course, "time", method="sf2m", config=dataclasses.replace(quick, score="learned"))
+    with pytest.raises(InputError, match="score must be 'learned' or None, found 'kde'"):
+        tw.tl.FitConfig(score="kde")
+
+
+def test_the_diffusion_of_sf2m_may_be_learned(course, quick):
+    tw.tl.fit(course, "time", method="sf2m", rng=0, config=dataclasses.replace(quick, sigma="auto"))
+    entry = course.uns["thalweg"]
+    assert (entry["diffusion"] == entry["params"]["sigma"]).all()
+    assert entry["params"]["sigma"] != 0.25
+    assert tw.tl.trajectories(course, 2, stochastic=True, rng=0).n_obs
 
 
 def test_held_out_times_are_scored_with_the_prediction(course):

@@ -39,6 +39,9 @@ class FitConfig(TrainingConfig):
     affine
         For the methods that learn a velocity, fit the closest affine field in closed form first and let the network
         learn the rest (`thalweg.core.fields.affine`); beyond 256 coordinates it is left out.
+    score
+        ``"learned"`` gives a method without a score the dynamics of ``"usb"`` beside its own prediction: drift,
+        diffusion, and fates along plans. None for none.
     contrastive
         Contrastive flow matching (ΔFM); None for none.
     dispersive
@@ -53,6 +56,7 @@ class FitConfig(TrainingConfig):
     block: int = 256
     relaxation: float = 0.5
     affine: bool = True
+    score: Literal["learned"] | None = None
     contrastive: Contrastive | None = None
     dispersive: Dispersive | None = None
 
@@ -68,5 +72,7 @@ class FitConfig(TrainingConfig):
         for name, kind in (("contrastive", Contrastive), ("dispersive", Dispersive)):
             if not isinstance(getattr(self, name), kind | None):
                 raise InputError(f"{name} must be tw.tl.{kind.__name__}(...) or None, found {getattr(self, name)!r}.")
+        if self.score not in (None, "learned"):
+            raise InputError(f"score must be 'learned' or None, found {self.score!r}.")
         if self.coupling not in ("auto", "whole", "minibatch"):
             raise InputError(f"coupling must be 'auto', 'whole' or 'minibatch', found {self.coupling!r}.")

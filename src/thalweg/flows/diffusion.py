@@ -40,6 +40,7 @@ from thalweg.flows.methods import Method
 from thalweg.flows.time_axis import TimeAxis
 
 Floats = NDArray[np.float64]
+DEFAULT = 0.8  # of s, where nothing is known; real and simulated courses give .5 to 1
 LIMIT = 2.0  # of sigma_j, in spreads of the cells of a day per square root of a mean interval
 FLOOR = 0.01  # of sigma_j, in the same unit: a component that is constant has no spread
 BOUNDS = (0.1, 3.0)  # of s
@@ -85,7 +86,7 @@ def find_diffusion(cells: Cells, z: Tensor, axis: TimeAxis, method: Method, conf
     """
     wanted = config.sigma if config.sigma is not None else ("auto" if method.dynamics else method.sigma)
     if wanted == "auto":
-        return estimate(cells, z, axis, method.sigma, limited=method.dynamics)
+        return estimate(cells, z, axis, DEFAULT, limited=method.dynamics)
     return Diffusion(np.full(cells.n_dims, float(wanted)), float(wanted), 0)
 
 

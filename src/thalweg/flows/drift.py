@@ -45,7 +45,8 @@ def score(flow: Flow, x: ArrayLike, time: ArrayLike, condition: Labels | None = 
     function = getattr(flow.net, "score", None)
     if function is None:
         raise InputError(
-            "kind='drift' needs a score, which this method does not learn; use kind='flow', or fit with method='usb'."
+            "kind='drift' needs a score, which this fit has not; use kind='flow', or fit with method='usb' or "
+            "config=tw.tl.FitConfig(score='learned')."
         )
     return flow.per_time(function, x, time, condition)
 

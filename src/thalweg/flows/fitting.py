@@ -87,7 +87,8 @@ def train_flow(
     center, scale = normalisation.measure(cells.x)
     z = normalisation.normalise(cells.x, center, scale)
     diffusion = find_diffusion(cells, z, axis, method, config)
-    sigma, terms = diffusion.scale, Terms(method, diffusion.scale, config, axis.n_intervals)
+    sigma = method.sigma if method.dynamics else diffusion.scale  # beside dynamics the method's own path is narrow
+    terms = Terms(method, sigma, config, axis.n_intervals)
     coupled, bridges, intervals, borrowed = _coupled(cells, z, axis, method, config, diffusion, cache)
     if checkpoints is not None:  # whether plans are whole depends on the memory allowed
         checkpoints.expect(couplings=coupled.intervals["coupling"].tolist())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, get_args
 
 from torch import Tensor
@@ -85,11 +85,6 @@ class Method:
         return self.coupling
 
 
-def _narrow(_: float | Tensor) -> paths.Path:
-    # The noise of a prediction is not that of the cells: narrow paths predict populations best.
-    return paths.Linear(0.1)
-
-
 def _bridge(sigma: float | Tensor) -> paths.Path:
     # Action matching integrates over all of [0, 1] and uses no velocity of the path, which is unbounded at the ends.
     return paths.BrownianBridge(sigma, clip=0.0)
@@ -113,14 +108,29 @@ _BUILT_IN = (
         score=True,
         bridge=True,
     ),
-    Method(
-        "usb", "unbalanced", _narrow, 0.8, "unbalanced Schrödinger bridge with its drift", growth=True, dynamics=True
-    ),
+    # The noise of a prediction is not that of the cells: narrow paths predict populations best.
+    Method("usb", "unbalanced", paths.Linear, 0.1, "unbalanced Schrödinger bridge", growth=True, dynamics=True),
     Method("am", "exact", paths.Linear, title="action matching", field="potential"),
     Method("eam", "entropic", _bridge, 0.25, "entropic action matching", field="potential", score=True, bridge=True),
     Method("uam", "unbalanced", paths.Linear, title="unbalanced action matching", field="potential", growth=True),
 )
 METHODS = {method.name: method for method in _BUILT_IN}
+
+
+def with_dynamics(method: Method) -> Method:
+    """The method with the dynamics of the cells learned beside it.
+
+    Raises
+    ------
+    InputError
+        If it has a score of its own.
+    """
+    if method.score or method.bridge:
+        raise InputError(
+            f"score='learned' adds a score to methods without one; method={method.name!r} is a bridge of its own. "
+            "Leave it out, or use 'usb'."
+        )
+    return replace(method, dynamics=True)
 
 
 def find_method(method: str | Method) -> Method:

@@ -7,6 +7,7 @@ weights, and no record of the cells.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -59,6 +60,7 @@ def stored_method(params: Mapping[str, Any]) -> Method:
     traits |= {key: bool(checks.flag(params.get(key, False), key)) for key in TRAITS[1:]}  # "dynamics" came later
     known = METHODS.get(name)
     if known is not None:
+        known = replace(known, dynamics=traits["dynamics"])  # learned beside any method where that was asked for
         if any(getattr(known, key) != traits[key] for key in TRAITS):
             raise InputError(f"method={name!r} is described as another one than thalweg's")
         return known

@@ -127,7 +127,10 @@ def fate(
     if kind not in (None, "plan", "flow"):
         raise InputError(f"kind must be 'plan', 'flow' or None, found {kind!r}.")
     if kind == "plan" and not stored.method.dynamics:
-        raise InputError(f"kind='plan' needs method='usb', found {stored.method.name!r}; use kind='flow'.")
+        raise InputError(
+            f"kind='plan' needs method='usb' or FitConfig(score='learned'), found {stored.method.name!r}; "
+            "use kind='flow'."
+        )
     cells, noise = read_cells(adata, stored.recipe), make_noise(stored.process, stochastic, generator)
     column = obs_column(adata, groupby, "groupby")
     groups = _groups(column, cells, terminal, groupby)

@@ -17,7 +17,7 @@ from thalweg.data.writing import writable
 from thalweg.errors import InputError
 from thalweg.flows.config import FitConfig
 from thalweg.flows.fitting import train_flows
-from thalweg.flows.methods import Method, find_method
+from thalweg.flows.methods import Method, find_method, with_dynamics
 from thalweg.flows.resume import identify, open_runs
 from thalweg.flows.store import pack
 from thalweg.flows.time_axis import Spacing, make_axis
@@ -143,6 +143,8 @@ def fit(
     """
     generator, chosen = resolve_rng(rng, random_state), find_method(method)
     config = FitConfig() if config is None else config
+    if config.score is not None and not chosen.dynamics:
+        chosen = with_dynamics(chosen)
     recipe = Recipe(time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key)
     cells = read_course(adata, recipe)
     axis, place = make_axis(cells.times, spacing), resolve_device(device)
