@@ -20,7 +20,8 @@ it. Their mean is exact for a population at rest whatever its ``sigma``; at the 
 completed by half of the score.
 
 Not guaranteed: that the drift is that of the cells. It is the one of least change against a Brownian motion, and no
-snapshot can tell it from others with the same populations.
+snapshot can tell it from others with the same populations. Nor is ``v`` exact for a condition that skips an observed
+time: ``t`` and ``D`` are then those of the course, and not of the longer interval of its own.
 """
 
 from __future__ import annotations

@@ -118,8 +118,9 @@ def fit(
 
     ``adata.uns[key_added]`` : dict
         The model: ``params``, ``recipe`` (the columns that cells are read from), ``config``, ``time``, ``center``,
-        ``scale``, ``seen`` (the cells in numbers), ``weights`` (safetensors bytes), ``history`` (DataFrame),
-        ``intervals`` (DataFrame), ``best_step``, ``seconds``. It survives ``write_h5ad`` and ``write_zarr``.
+        ``scale``, ``diffusion`` (of each component), ``seen`` (the cells in numbers), ``weights`` (safetensors bytes of
+        each model), ``history`` and ``intervals`` (DataFrames), ``best_step``, ``seconds``. It survives ``write_h5ad``
+        and ``write_zarr``.
 
     Raises
     ------
