@@ -25,6 +25,7 @@ import argparse
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -117,15 +118,15 @@ def torchcfm(adata: AnnData, method: str, seed: int, names: list[str]) -> tuple[
     return v.numpy(), p
 
 
-def moscot(adata: AnnData, names: list[str], python: str) -> Floats:
-    """Fates along moscot's plans, computed by an interpreter that has it."""
+def moscot(adata: AnnData, names: list[str], python: Path) -> tuple[Floats, dict[str, Any]]:
+    """Fates along moscot's plans, computed by an interpreter that has it, and what it was run with."""
     with TemporaryDirectory() as folder:
         labels = adata.obs["branch"].astype(str).to_numpy()
         groups = np.stack([labels == name for name in names], 1).astype(float)
         np.savez(Path(folder) / "course.npz", x=adata.obsm["X_pca"], time=adata.obs["time"], groups=groups)
-        peers.run("moscot", "benchmarks.single_cell.moscot_fates", python, [Path(folder) / "course.npz"])
+        said = peers.run("moscot", "benchmarks.single_cell.moscot_fates", str(python), [Path(folder) / "course.npz"])
         found: Floats = np.load(Path(folder) / "fates.npy", allow_pickle=False)
-    return found
+    return found, said.record
 
 
 def _summary(rows: list[dict[str, object]], by: list[str]) -> pd.DataFrame:
@@ -140,12 +141,13 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=["icfm", "otcfm", "uotcfm", "sf2m", "usb"])
     parser.add_argument("--courses", type=int, default=3, help="simulated courses, each with a fit")
     parser.add_argument("--torchcfm", nargs="*", default=["otcfm", "sf2m"], help="methods of torchcfm beside them")
-    parser.add_argument("--moscot", metavar="PYTHON", help="an interpreter that has moscot")
+    parser.add_argument("--moscot", metavar="PYTHON", type=Path, help="an interpreter that has moscot")
     args = parser.parse_args()
     if args.torchcfm:
         peers.require("torchcfm")
     tw.settings.progress, tw.settings.verbosity = False, "error"
     velocity_rows, fate_rows, sigma_rows, bins = [], [], [], {}
+    used = {"torchcfm": peers.record("torchcfm")} if args.torchcfm else {}
     for seed in range(args.courses):
         adata = tw.datasets.simulated(rng=seed)
         names = list(map(str, adata.uns["simulated"]["fates"]))
@@ -169,7 +171,7 @@ def main() -> None:
             name = f"torchcfm {method}"
             learned[name], predicted[name] = torchcfm(adata, method, seed, names)
         if args.moscot:
-            predicted["moscot"] = moscot(adata, names, args.moscot)
+            predicted["moscot"], used["moscot"] = moscot(adata, names, args.moscot)
         sigma_rows += diffusion(seed)
         velocity_rows += [{"method": m, "seed": seed} | row for m, v in learned.items() for row in velocities(v, adata)]
         early = (adata.obs["time"] < adata.obs["time"].max()).to_numpy()
@@ -183,7 +185,7 @@ def main() -> None:
     result = results.head(vars(args), range(args.courses))
     result |= {name: f.round(4).reset_index().to_dict("records") for name, f in (("velocity", speed), ("fate", fate))}
     result |= {"velocity_rows": velocity_rows, "fate_rows": fate_rows, "diffusion": sigma_rows, "calibration": bins}
-    result["peers"] = {"torchcfm": peers.record("torchcfm")} if args.torchcfm else {}
+    result["peers"] = used
     print(f"written: {results.save(RESULTS, result)}")
 
 
