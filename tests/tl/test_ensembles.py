@@ -79,6 +79,15 @@ def test_the_error_of_a_fate_holds_the_spread_of_the_models(course):
     assert between[course.obs["time"] == 0].max() > 0
 
 
+def test_models_of_a_flow_from_noise_with_learned_dynamics_are_stored(course):
+    """Its record has a row for each population, and its bridges one less."""
+    config = tw.tl.FitConfig(max_steps=10, width=8, depth=1, validate_every=10, score="learned")
+    tw.tl.fit(course, "time", method="fm", n_models=2, rng=0, config=config)
+    assert course.uns["thalweg"]["seconds"] > 0
+    tw.tl.velocity(course)
+    assert np.isfinite(course.obsm["velocity_X_pca"]).all()
+
+
 def test_a_killed_ensemble_goes_on(course, tmp_path):
     options = {"n_models": 2, "rng": 0, "config": SHORT, "checkpoint_dir": tmp_path, "checkpoint_every": 10}
     whole = tw.tl.fit(course, "time", copy=True, **options)

@@ -101,17 +101,20 @@ def couple(
         return _populations(cells)
     if method.coupling == "unbalanced" and config.coupling == "minibatch":
         raise InputError("coupling='minibatch' has no unbalanced plans, as each block would grow alone; use 'whole'.")
-    parts, shares, table = [], [], []
+    parts, shares, table, used = [], [], [], []
     found = intervals(cells, remark=True)
     if method.dynamics:
         for i in found:
             if (n := max(len(i.rows), len(i.cols))) > LARGEST:
                 logger.info("time %g to %g: %d of %d cells, drawn at random, represent a population in its plan",
                             i.t0, i.t1, LARGEST, n)  # fmt: skip
-        found = [replace(i, rows=representatives(i.rows), cols=representatives(i.cols)) for i in found]
     log_mass = (torch.zeros(len(z)), torch.zeros(len(z)))
     for interval in found:
         start, rows, cols = time.perf_counter(), interval.rows, interval.cols
+        share = cells.weights[rows].sum() / cells.weights[cells.time == interval.t0].sum()
+        if method.dynamics:
+            interval = replace(interval, rows=representatives(rows), cols=representatives(cols))
+            rows, cols = interval.rows, interval.cols
         length = float(np.diff(axis.tau([interval.t0, interval.t1]))[0])
         pairing = _Pairing(method, config, 2 * sigma**2 * length if method.coupling == "entropic" else 0.0)
         grown = normalised(cells.grown(rows, interval.t1 - interval.t0))
@@ -122,11 +125,12 @@ def couple(
             prior = normalised(cells.weights[rows])
             log_mass[0][rows], log_mass[1][cols] = log_ratio(prior, leaving), log_ratio(ends.b, arriving)
         parts.append(coupling)
-        shares.append(cells.weights[rows].sum() / cells.weights[cells.time == interval.t0].sum())
+        shares.append(share)
+        used.append(interval)
         table.append(_row(cells, interval, kind, pairing, spent or time.perf_counter() - start))
-    share = torch.tensor(shares, dtype=torch.float64)
-    sources, targets = ([torch.from_numpy(getattr(i, name)) for i in found] for name in ("rows", "cols"))
-    mixture = couplings.Mixture(parts, sources, targets, share / share.sum())
+    total = torch.tensor(shares, dtype=torch.float64)
+    sources, targets = ([torch.from_numpy(getattr(i, name)) for i in used] for name in ("rows", "cols"))
+    mixture = couplings.Mixture(parts, sources, targets, total / total.sum())
     return Coupled(mixture, pd.DataFrame(table), log_mass if method.growth else None)
 
 

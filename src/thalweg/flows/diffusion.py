@@ -40,7 +40,7 @@ from thalweg.flows.methods import Method
 from thalweg.flows.time_axis import TimeAxis
 
 Floats = NDArray[np.float64]
-DEFAULT = 0.8  # of s, where nothing is known; real and simulated courses give .5 to 1
+DEFAULT = 0.8  # of s, where nothing is known; the courses tried give .4 to 1.2
 LIMIT = 2.0  # of sigma_j, in spreads of the cells of a day per square root of a mean interval
 FLOOR = 0.01  # of sigma_j, in the same unit: a component that is constant has no spread
 BOUNDS = (0.1, 3.0)  # of s

@@ -45,7 +45,7 @@ def score(flow: Flow, x: ArrayLike, time: ArrayLike, condition: Labels | None = 
     function = getattr(flow.net, "score", None)
     if function is None:
         raise InputError(
-            "kind='drift' needs a score, which this fit has not; use kind='flow', or fit with method='usb' or "
+            "kind='drift' needs a score, which this fit does not have; use kind='flow', or fit with method='usb' or "
             "config=tw.tl.FitConfig(score='learned')."
         )
     return flow.per_time(function, x, time, condition)

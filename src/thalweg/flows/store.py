@@ -134,7 +134,7 @@ def _histories(fitted: Sequence[Fitted]) -> pd.DataFrame:
 
 def _planning(fitted: Fitted) -> float:
     """Seconds of the plans, which models share."""
-    return float(fitted.intervals.filter(like="seconds").to_numpy().sum())
+    return float(np.nansum(fitted.intervals.filter(like="seconds").to_numpy()))
 
 
 def load_fit(entry: Mapping[str, Any], key: str, device: str = "auto") -> Stored:
