@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
 import thalweg as tw
+from thalweg.get._calibration import reliability
 
 Floats = NDArray[np.float64]
 N_NEIGHBORS = 15  # of the vote, as in tw.tl.fate
@@ -46,17 +47,11 @@ def correlations(p: Floats, truth: Floats) -> dict[str, float]:
     }
 
 
-def calibration(p: Floats, truth: Floats, n_bins: int = 10) -> tuple[float, list[dict[str, float]]]:
-    """Expected calibration error, equal bins of all probabilities weighted by their count, and the bins."""
-    p, truth = p.ravel(), truth.ravel()
-    which = np.minimum((p * n_bins).astype(int), n_bins - 1)
-    bins = [
-        {"n": int(own.sum()), "predicted": round(float(p[own].mean()), 4), "true": round(float(truth[own].mean()), 4)}
-        for own in (which == i for i in range(n_bins))
-        if own.any()
-    ]
-    error = sum(b["n"] * abs(b["predicted"] - b["true"]) for b in bins) / len(p)
-    return float(error), bins
+def calibration(p: Floats, truth: Floats) -> tuple[float, list[dict[str, float]]]:
+    """Expected calibration error, ten equal bins of all probabilities weighted by their count, and the bins."""
+    table = reliability(p, truth)
+    bins = table[["n", "predicted", "observed"]].rename(columns={"observed": "true"}).round(4)
+    return float(table.attrs["ece"]), bins.to_dict("records")
 
 
 def same_way(p: Floats, family: NDArray[np.int64], time: Floats) -> tuple[float, float, int]:

@@ -163,10 +163,17 @@ def ornstein_uhlenbeck(n=700, kappa=1.0, sigma=1.0, times=(0.0, 0.5, 1.0, 1.5), 
     return AnnData(obs=obs, obsm={"X_pca": np.concatenate(x)}), np.concatenate(drift)
 
 
-def test_the_drift_of_an_ornstein_uhlenbeck_process():
-    """From snapshots alone, and its diffusion with it; the flow of its populations is another field."""
+@pytest.fixture(scope="module")
+def process():
     adata, truth = ornstein_uhlenbeck()
+    tw.settings.progress = False
     tw.tl.fit(adata, "time", method="usb", rng=0, config=tw.tl.FitConfig(max_steps=600))
+    return adata, truth
+
+
+def test_the_drift_of_an_ornstein_uhlenbeck_process(process):
+    """From snapshots alone, and its diffusion with it; the flow of its populations is another field."""
+    adata, truth = process[0].copy(), process[1]
     unit, scale = 0.5, float(adata.uns["thalweg"]["scale"])
     np.testing.assert_allclose(adata.uns["thalweg"]["diffusion"], np.sqrt(unit) / scale, rtol=0.2)
     error = {}
@@ -177,9 +184,8 @@ def test_the_drift_of_an_ornstein_uhlenbeck_process():
     assert error["flow"] > 2 * error["drift"]
 
 
-def test_the_sde_returns_the_populations_it_was_trained_on():
-    adata, _ = ornstein_uhlenbeck()
-    tw.tl.fit(adata, "time", method="usb", rng=0, config=tw.tl.FitConfig(max_steps=600))
+def test_the_sde_returns_the_populations_it_was_trained_on(process):
+    adata = process[0]
     paths = tw.tl.trajectories(adata, times=[0, 0.5, 1, 1.5], rng=0)
     assert paths.uns["trajectories"]["stochastic"] == 1.0
     for t in (0.5, 1.0, 1.5):

@@ -57,9 +57,14 @@ def calibration_df(adata: AnnData, groupby: str, truth: str, *, n_bins: int = 10
     known = np.isfinite(seen).all(1) & np.isfinite(fates.to_numpy()).all(1)
     if not known.any():
         raise InputError(f"truth={truth!r} holds no outcome among the fates {list(fates.columns)}.")
-    p, q = fates.to_numpy()[known].ravel(), seen[known].ravel()
+    return reliability(fates.to_numpy()[known], seen[known], n_bins)
+
+
+def reliability(p: Floats, seen: Floats, n_bins: int = 10) -> pd.DataFrame:
+    """The table of `calibration_df` from probabilities and what was seen, arrays of one shape."""
+    p, seen = np.ravel(p), np.ravel(seen)
     which = np.minimum((p * n_bins).astype(int), n_bins - 1)
-    table = pd.DataFrame({"bin": which, "predicted": p, "observed": q}).groupby("bin")
+    table = pd.DataFrame({"bin": which, "predicted": p, "observed": seen}).groupby("bin")
     out = table.agg(n=("predicted", "size"), predicted=("predicted", "mean"), observed=("observed", "mean"))
     out.insert(0, "low", out.index / n_bins)
     out.insert(1, "high", (out.index + 1) / n_bins)
