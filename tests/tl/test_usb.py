@@ -305,6 +305,11 @@ def test_a_score_may_be_learned_beside_any_method(course, quick, method, tmp_pat
     np.testing.assert_array_equal(course.uns["thalweg"]["diffusion"], own)
 
 
+def test_a_learned_score_is_refused_where_it_would_change_nothing(course, quick):
+    with pytest.raises(InputError, match="config.score='learned' changes no prediction"):
+        tw.tl.leave_one_out(course, "time", config=dataclasses.replace(quick, score="learned"))
+
+
 def test_a_score_is_not_learned_twice(course, quick):
     with pytest.raises(InputError, match="method='sf2m' is a bridge of its own"):
         tw.tl.fit(course, "time", method="sf2m", config=dataclasses.replace(quick, score="learned"))

@@ -116,7 +116,8 @@ def leave_one_out(
     MissingKeyError
         If a key does not exist.
     InputError
-        If there is no interior time, a time is not an interior one, a method is unknown, or the data cannot be used;
+        If there is no interior time, a time is not an interior one, a method is unknown, the data cannot be used, or
+        ``config`` asks for a learned score, which no prediction uses;
         if ``checkpoint_dir`` holds rows and ``resume`` is False, or rows of other data or options.
     CheckpointError
         If the stored rows are damaged or of a newer format.
@@ -126,6 +127,11 @@ def leave_one_out(
     chosen = candidates(methods)
     if n_seeds < 1:
         raise InputError(f"n_seeds must be at least 1, found {n_seeds}.")
+    if config is not None and config.score is not None:
+        raise InputError(
+            f"config.score={config.score!r} changes no prediction, and predictions are all that is scored here; leave it "
+            "out, or score methods='usb'."
+        )
     cells = read_course(adata, Recipe(time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key))
     relaxation = None if growth_key is None else plan_relaxation(adata, growth_key)
     folds = make_folds(cells, _held_out(cells.times, times, time_key), spacing, relaxation)
