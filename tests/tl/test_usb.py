@@ -306,7 +306,7 @@ def test_a_score_may_be_learned_beside_any_method(course, quick, method, tmp_pat
 
 
 def test_a_learned_score_is_refused_where_it_would_change_nothing(course, quick):
-    with pytest.raises(InputError, match="config.score='learned' changes no prediction"):
+    with pytest.raises(InputError, match=r"config\.score='learned' changes no prediction"):
         tw.tl.leave_one_out(course, "time", config=dataclasses.replace(quick, score="learned"))
 
 

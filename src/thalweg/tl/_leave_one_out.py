@@ -129,7 +129,7 @@ def leave_one_out(
         raise InputError(f"n_seeds must be at least 1, found {n_seeds}.")
     if config is not None and config.score is not None:
         raise InputError(
-            f"config.score={config.score!r} changes no prediction, and predictions are all that is scored here; leave it "
+            f"config.score={config.score!r} changes no prediction, which is all that is scored here; leave it "
             "out, or score methods='usb'."
         )
     cells = read_course(adata, Recipe(time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key))
