@@ -43,6 +43,12 @@ class Cells:
         Where the coordinates came from.
     rates
         Growth rate of each cell per unit of time, shape ``(n,)``; None without growth.
+    deaths
+        Death rate of each cell per unit of time, shape ``(n,)``, where births and deaths were given apart.
+    lost
+        Share of each cell that dies before the next time without moving, shape ``(n,)``; None where none does.
+    arrived
+        Share of each cell that has no ancestor at the time before, shape ``(n,)``; None where all have one.
     """
 
     x: Floats
@@ -52,6 +58,9 @@ class Cells:
     conditions: tuple[str, ...] = ()
     use_rep: str = ""
     rates: Floats | None = None
+    deaths: Floats | None = None
+    lost: Floats | None = None
+    arrived: Floats | None = None
 
     @cached_property
     def times(self) -> Floats:
@@ -88,15 +97,21 @@ class Cells:
         return self.x[self.time == time]
 
     def grown(self, rows: Rows, dt: float) -> Floats:
-        """Weights of some cells after ``dt``: each times its offspring."""
+        """Weights of some cells after ``dt``: each times its offspring, less what dies in place."""
         w: Floats = self.weights[rows]
-        return w if self.rates is None else w * offspring(self.rates[rows], dt)
+        stay: Floats | float = 1.0 if self.lost is None else 1 - self.lost[rows]
+        return w if self.rates is None else w * offspring(self.rates[rows], dt) * stay
+
+    def descended(self, rows: Rows) -> Floats:
+        """Weights of some cells as far as they have ancestors at the time before."""
+        w: Floats = self.weights[rows]
+        return w if self.arrived is None else w * (1 - self.arrived[rows])
 
     def take(self, rows: Rows | NDArray[np.bool_]) -> Cells:
         """Some of the cells, by rows or by a mask."""
-        rates = None if self.rates is None else self.rates[rows]
-        weights, condition = self.weights[rows], self.condition[rows]
-        return replace(self, x=self.x[rows], time=self.time[rows], weights=weights, condition=condition, rates=rates)
+        columns = ("x", "time", "weights", "condition", "rates", "deaths", "lost", "arrived")
+        kept = {name: getattr(self, name)[rows] for name in columns if getattr(self, name) is not None}
+        return replace(self, **kept)
 
     def without(self, time: float) -> Cells:
         """The cells as if ``time`` had never been observed."""
@@ -129,7 +144,10 @@ def read_cells(adata: AnnData, recipe: Recipe, *, remark: bool = False) -> Cells
     weights = np.ones(len(time)) if recipe.weight_key is None else read_weights(adata, recipe.weight_key)
     condition, conditions = _read_conditions(adata, recipe)
     rates = None if recipe.growth_key is None else read_rates(adata, recipe.growth_key, time, condition)
-    return Cells(x, time, weights, condition, conditions, rep, rates)
+    deaths = None if recipe.death_key is None else read_deaths(adata, recipe, time, condition)
+    if rates is not None and deaths is not None:
+        rates = rates - deaths
+    return Cells(x, time, weights, condition, conditions, rep, rates, deaths)
 
 
 def read_course(adata: AnnData, recipe: Recipe) -> Cells:
@@ -171,7 +189,32 @@ def read_weights(adata: AnnData, key: str) -> Floats:
     return column
 
 
-def read_rates(adata: AnnData, key: str, time: Floats, condition: Rows | None = None) -> Floats:
+def read_deaths(adata: AnnData, recipe: Recipe, time: Floats, condition: Rows) -> Floats:
+    """Death rates of the cells per unit of time, shape ``(n_cells,)``; ``growth_key`` then holds birth rates.
+
+    Raises
+    ------
+    MissingKeyError
+        If there is no such column.
+    InputError
+        If there are no birth rates, a rate is missing or infinite, or a birth or death rate is negative.
+    """
+    key = str(recipe.death_key)
+    if recipe.growth_key is None:
+        raise InputError(f"death_key={key!r} needs growth_key, the column of birth rates; give both or neither.")
+    deaths = read_rates(adata, key, time, condition, "death_key")
+    for name, rates in ((recipe.growth_key, read_rates(adata, recipe.growth_key, time, condition)), (key, deaths)):
+        if (rates < 0).any():
+            raise InputError(
+                f"obs[{name!r}] has {int((rates < 0).sum())} negative rates; beside death_key both columns hold rates "
+                "of 0 or more, of births in growth_key and of deaths in death_key."
+            )
+    return deaths
+
+
+def read_rates(
+    adata: AnnData, key: str, time: Floats, condition: Rows | None = None, argument: str = "growth_key"
+) -> Floats:
     """Growth rates of the cells per unit of time from ``obs[key]``, shape ``(n_cells,)``.
 
     Cells of the last time (of their condition) may lack one, as nothing shows their growth; they count as 0.
@@ -183,7 +226,7 @@ def read_rates(adata: AnnData, key: str, time: Floats, condition: Rows | None = 
     InputError
         If another cell has none, or an infinite one.
     """
-    column = _numbers(adata, key, "growth_key")
+    column = _numbers(adata, key, argument)
     last = pd.Series(time).groupby(np.zeros(len(time), int) if condition is None else condition).transform("max")
     bad = ~np.isfinite(column) & ((time < last.to_numpy()) | ~np.isnan(column))
     if bad.any():

@@ -18,7 +18,8 @@ from thalweg.data.times import TimeMap, parse_times
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_NAMES = ("use_rep", "condition_key", "weight_key", "growth_key")
+NAMES = ("use_rep", "condition_key", "weight_key", "growth_key", "death_key")
+"""Those that may be left out."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Recipe:
         Key of ``obsm`` and number of its leading columns; None is the PCA that exists, and all of them.
     time_map
         Number for each label of the times; None where they read as numbers.
-    condition_key, weight_key, growth_key
+    condition_key, weight_key, growth_key, death_key
         Columns of ``obs``; None where there is none.
     conditions
         Names of the conditions in the order of their numbers; empty takes those that are found.
@@ -46,19 +47,20 @@ class Recipe:
     condition_key: str | None = None
     weight_key: str | None = None
     growth_key: str | None = None
+    death_key: str | None = None
     conditions: tuple[str, ...] = ()
 
     @property
     def places(self) -> Recipe:
         """The same without weights and growth: coordinates, times and conditions alone."""
-        return replace(self, weight_key=None, growth_key=None)
+        return replace(self, weight_key=None, growth_key=None, death_key=None)
 
     def entry(self) -> dict[str, Any]:
         """The recipe as ``uns`` can hold it; `read_recipe` reads it."""
         labels = self.time_map or {}
         return {
             "time_key": self.time_key,
-            **{name: getattr(self, name) or "" for name in _NAMES},
+            **{name: getattr(self, name) or "" for name in NAMES},
             "n_dims": self.n_dims or 0,
             "conditions": np.array(self.conditions, dtype=str),
             "map_labels": np.array([str(label) for label in labels], dtype=str),
@@ -69,9 +71,7 @@ class Recipe:
 def read_recipe(entry: Mapping[str, Any]) -> Recipe:
     """The recipe of an entry of ``uns``; what an entry of an earlier release lacks is not read."""
     labels = dict(zip(map(str, entry["map_labels"]), map(float, entry["map_values"]), strict=True))
-    names = {
-        name: str(entry.get(name, "")) or None for name in ("use_rep", "condition_key", "weight_key", "growth_key")
-    }
+    names = {name: str(entry.get(name, "")) or None for name in NAMES}
     return Recipe(
         str(entry["time_key"]),
         n_dims=int(entry.get("n_dims", 0)) or None,

@@ -1,10 +1,11 @@
-r"""Bridges between neighbouring times: their plans, what training draws from them, and what cells become.
+r"""Bridges between neighbouring times: their plans, and what cells become.
 
 Between two times the plan is entropic for the cost ``sum_j (x_j - y_j)^2 / sigma_j^2`` with ``reg = 2 D``, ``D`` the
 length of the interval (`thalweg.core.ot.bridge`), for in coordinates divided by ``sigma_j`` every component diffuses
 alike. The plan is kept as its potentials. Training draws its pairs from a thinned copy; fates sum over all of it.
 
-The dynamics are learned from balanced plans, whose bridges end as the population that was observed.
+The dynamics are learned from plans that are balanced between what the cells before leave behind and the cells after
+that have ancestors (`thalweg.flows.turnover`), so that their bridges end as the population that was observed.
 
 Populations above 16,384 cells are represented by so many of them, drawn once with a fixed seed; what any other cell
 becomes follows from the potentials, too.
@@ -12,23 +13,21 @@ becomes follows from the potentials, too.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from thalweg._settings import logger, settings
+from thalweg._settings import settings
 from thalweg.core import couplings
 from thalweg.core.ot import bridge, unbalanced
 from thalweg.core.ot.entropic import EntropicPlan, plan_entries, solve_entropic
 from thalweg.data.cells import Cells, Rows
-from thalweg.flows.coupling import Interval, PlanCache, intervals, normalised, representatives
+from thalweg.flows.coupling import Interval, normalised, representatives
 from thalweg.flows.time_axis import TimeAxis
+from thalweg.flows.turnover import moving
 
 Floats = NDArray[np.float64]
 PER_ROW = 64
@@ -84,44 +83,19 @@ def make_bridge(
     relaxation
         Weight of the populations' sizes in mean squared displacements; None keeps both marginals exact.
     """
-    rows, cols = representatives(interval.rows), representatives(interval.cols)
+    rows, cols = (
+        moving(representatives(interval.rows), cells.lost),
+        moving(representatives(interval.cols), cells.arrived),
+    )
     y = z.double().cpu() / torch.from_numpy(sigma)
     before, after = y[torch.from_numpy(rows)], y[torch.from_numpy(cols)]
     epsilon = _epsilon(axis, interval)
-    a, b = normalised(cells.grown(rows, interval.t1 - interval.t0)), normalised(cells.weights[cols])
+    a, b = normalised(cells.grown(rows, interval.t1 - interval.t0)), normalised(cells.descended(cols))
     tau = None if relaxation is None else relaxation * unbalanced.displacement(before, after, a, b) or None
     plan = solve_entropic(
         before, after, a=a, b=b, epsilon=epsilon, tau_a=tau, tau_b=tau, tol=TOLERANCE, max_memory=settings.max_memory
     )
     return Bridge(rows, cols, before, after, plan)
-
-
-class CoupledBridges(NamedTuple):
-    """The pairs that bridges are learned from, over rows of the cells; ``table`` has a row for each interval."""
-
-    mixture: couplings.Mixture
-    table: pd.DataFrame
-
-
-def couple_bridges(cells: Cells, z: Tensor, axis: TimeAxis, sigma: Floats, cache: PlanCache) -> CoupledBridges:
-    """Couple neighbouring times of each condition for the dynamics; arguments as in `make_bridge` and `couple`."""
-    parts, sources, targets, shares, table = [], [], [], [], []
-    for interval in intervals(cells):
-        where = ("bridge", tuple(sigma.round(9).tolist()), interval.condition, interval.t0, interval.t1)
-        if where not in cache:
-            start = time.perf_counter()
-            thinned = make_bridge(cells, z, axis, sigma, interval).thinned()
-            cache[where] = (thinned, time.perf_counter() - start)
-        part, seconds = cache[where]
-        sizes = len(interval.rows), len(interval.cols)
-        logger.info("time %g to %g: bridge of %d x %d cells (%.1f s)", interval.t0, interval.t1, *sizes, seconds)
-        parts.append(part)
-        sources.append(torch.from_numpy(representatives(interval.rows)))
-        targets.append(torch.from_numpy(representatives(interval.cols)))
-        shares.append(cells.weights[interval.rows].sum() / cells.weights[cells.time == interval.t0].sum())
-        table.append({"bridge_regularisation": _epsilon(axis, interval), "bridge_seconds": seconds})
-    share = torch.tensor(shares, dtype=torch.float64)
-    return CoupledBridges(couplings.Mixture(parts, sources, targets, share / share.sum()), pd.DataFrame(table))
 
 
 def _epsilon(axis: TimeAxis, interval: Interval) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from thalweg.flows.dynamics import Dynamics
 from thalweg.flows.flow import Floats, Flow
 from thalweg.flows.methods import Method
 from thalweg.flows.networks import FlowNet
@@ -37,7 +38,9 @@ def make_flow(
     net = net.eval().requires_grad_(False)
     process = None
     if net.dynamics is not None:
-        diffusion = net.dynamics.sigma.double().cpu().numpy()
+        diffusion: float | Floats = sigma
+        if isinstance(net.dynamics, Dynamics):
+            diffusion = net.dynamics.sigma.double().cpu().numpy()
         process = Flow(net.dynamics, axis, center, scale, diffusion, spans, conditions)
     return kind(net, axis, center, scale, sigma, spans, conditions, process)
 

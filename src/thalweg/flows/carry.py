@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from thalweg._random import torch_generator
 from thalweg._settings import logger
-from thalweg.data.cells import Cells, Rows, offspring
+from thalweg.data.cells import Cells, Rows
 from thalweg.errors import InputError
 from thalweg.flows.flow import ROWS, Flow
-from thalweg.flows.given_growth import log_growth, stops
+from thalweg.flows.given_growth import growth, stops
+from thalweg.flows.population import Entrants, entrants, in_place
 from thalweg.flows.running import Carried, Integrator, Noise
 
 Floats = NDArray[np.float64]
@@ -103,8 +104,8 @@ class Carrier:
         if not given:
             return carried
         asked = [at.index(t) for t in times]
-        grown = offspring(log_growth(self.cells, rows, at, carried.x)[asked], 1.0)
-        return Carried(carried.x[asked], carried.weight[asked] * grown)
+        grown = growth(self.cells, rows, at, carried.x)
+        return Carried(carried.x[asked], carried.weight[asked] * grown[asked])
 
     def futures(self, rows: Rows, times: Sequence[float], n_samples: int = 1) -> Iterator[Futures]:
         """Where some cells end, ``n_samples`` times each, in blocks that bound the memory.
@@ -193,13 +194,51 @@ class Carrier:
                 rows, share = rows[~np.isnan(share)], share[~np.isnan(share)]
             if not len(rows):
                 raise InputError(f"no cell of a trained condition was observed at time {start:g}; choose another one.")
-            parts.append(self._part(time, start, rows, share))
+            parts += self._parts(time, start, rows, share)
         return _Side(parts, mass)
 
-    def _part(self, time: float, start: float, rows: Rows, share: Floats | float) -> _Part:
-        carried = self.along(rows, [start] if start == time else [start, time])
+    def _parts(self, time: float, start: float, rows: Rows, share: Floats | float) -> list[_Part]:
+        """Cells carried from one time, and those that enter on the way."""
+        cells, carried = self.cells, self.along(rows, [start] if start == time else [start, time])
         logger.info("carried %d cells from time %g to %g", len(rows), start, time)
-        return _Part(start, rows, carried.x[-1], self.cells.weights[rows] * carried.weight[-1], share)
+        x, grown = carried.x[-1], cells.weights[rows] * carried.weight[-1]
+        if cells.lost is None or time == start:
+            return [_Part(start, rows, x, grown, share)]
+        others = []
+        for condition in np.unique(cells.condition[rows]).tolist():
+            of = np.flatnonzero(cells.condition[rows] == condition)
+            if self.flow.grows:  # its own growth counts among the cells that neither die nor enter
+                x[of], grown[of] = in_place(cells, condition, rows[of], start, time, x[of], grown[of])
+            for group in entrants(cells, condition, start, time):
+                own = share if isinstance(share, float) else np.full(len(group.rows), share[of[0]])
+                others.append(self._entered(group, time, own))
+        return [_Part(start, rows, x, grown, share), *others]
+
+    def _entered(self, group: Entrants, time: float, share: Floats | float) -> _Part:
+        """Cells that entered, carried on from the observed time at which they did."""
+        if group.time is None:
+            return _Part(None, group.rows, self.cells.x[group.rows], group.mass, share)
+        carried = self.along(group.rows, [group.time] if group.time == time else [group.time, time])
+        return _Part(None, group.rows, carried.x[-1], group.mass * carried.weight[-1], share)
+
+    def rolled_out(self, condition: int) -> Iterator[tuple[float, Floats, Floats]]:
+        """The populations of a condition, carried from its first observed time through all later ones.
+
+        Yields
+        ------
+        A time, the coordinates of its population, shape ``(n, d)``, and the weight of each cell, shape ``(n,)``, in
+        units of the weights at the first time.
+        """
+        cells, times = self.cells, self.cells.times_of(condition).tolist()
+        rows = cells.rows(times[0], condition)
+        groups = [(0, self.along(rows, times), cells.weights[rows])]
+        for group in entrants(cells, condition, times[0], times[-1]):
+            k = times.index(group.time)
+            groups.append((k, self.along(group.rows, times[k:]), group.mass))
+        for i, t in enumerate(times[1:], start=1):
+            here = [(one.x[i - k], mass * one.weight[i - k]) for k, one, mass in groups if k <= i]
+            x, weight = (np.concatenate(parts) for parts in zip(*here, strict=True))
+            yield t, x[weight > 0], weight[weight > 0]
 
 
 class _Ends(NamedTuple):
@@ -211,9 +250,12 @@ class _Ends(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """Cells that start at one time: where they arrive, what they weigh there, and the share of their side."""
+    """Cells that start at one time: where they arrive, what they weigh there, and the share of their side.
 
-    start: float
+    Cells that enter on the way have no start.
+    """
+
+    start: float | None
     rows: Rows
     x: Floats
     grown: Floats
@@ -239,10 +281,11 @@ class _Side(NamedTuple):
 def _joined(sides: list[_Side]) -> Cloud:
     parts = [part for side in sides for part in side.parts]
     weight = np.concatenate([side.mass * p.share * p.grown / side.total for side in sides for p in side.parts])
-    if len(parts) > len(sides):  # conditions that start at different times: their shares need not sum to one
+    started = [p.start for p in parts if p.start is not None]
+    if len(started) > len(sides):  # conditions that start at different times: their shares need not sum to one
         weight = weight / weight.sum()
     x, rows = np.concatenate([p.x for p in parts]), np.concatenate([p.rows for p in parts])
-    return Cloud(x, weight, rows, tuple(p.start for p in parts))
+    return Cloud(x, weight, rows, tuple(started))
 
 
 def make_noise(flow: Flow, stochastic: bool | float | None, rng: np.random.Generator) -> Noise | None:

@@ -34,8 +34,14 @@ class FitConfig(TrainingConfig):
     block
         Cells in a minibatch block.
     relaxation
-        For the unbalanced methods, the weight of the populations' sizes as a multiple of the mean squared displacement
-        of balanced transport: mass whose transport costs far more appears and vanishes instead.
+        For the *predictions* of the unbalanced methods, the weight of the populations' sizes as a multiple of the mean
+        squared displacement of balanced transport: mass whose transport costs far more appears and vanishes instead.
+    gap
+        For the *dynamics* of the unbalanced methods: cells cross a gap of this many spreads of a state freely, and what
+        would have to cross a wider one grows or vanishes instead (`thalweg.flows.turnover`).
+    growth_strength
+        For the dynamics of the unbalanced methods with ``growth_key``: the price of a departure from the given rates,
+        in units of the one without rates. ``inf`` takes the rates as they are.
     affine
         For the methods that learn a velocity, fit the closest affine field in closed form first and let the network
         learn the rest (`thalweg.core.fields.affine`); beyond 256 coordinates it is left out.
@@ -55,6 +61,8 @@ class FitConfig(TrainingConfig):
     coupling: CouplingSize = "auto"
     block: int = 256
     relaxation: float = 0.5
+    gap: float = 5.0
+    growth_strength: float = 1.0
     affine: bool = True
     score: Literal["learned"] | None = None
     contrastive: Contrastive | None = None
@@ -69,6 +77,10 @@ class FitConfig(TrainingConfig):
             raise InputError(f"sigma must be 'auto', None or a number that is not negative, found {self.sigma!r}.")
         if not (self.relaxation > 0 and math.isfinite(self.relaxation)):
             raise InputError(f"relaxation must be positive and finite, found {self.relaxation!r}.")
+        if not (self.gap > 0 and math.isfinite(self.gap)):
+            raise InputError(f"gap must be positive and finite, in spreads of a state; found {self.gap!r}.")
+        if not self.growth_strength > 0:
+            raise InputError(f"growth_strength must be positive, or inf; found {self.growth_strength!r}.")
         for name, kind in (("contrastive", Contrastive), ("dispersive", Dispersive)):
             if not isinstance(getattr(self, name), kind | None):
                 raise InputError(f"{name} must be tw.tl.{kind.__name__}(...) or None, found {getattr(self, name)!r}.")

@@ -103,7 +103,7 @@ def couple(
         raise InputError("coupling='minibatch' has no unbalanced plans, as each block would grow alone; use 'whole'.")
     parts, shares, table, used = [], [], [], []
     found = intervals(cells, remark=True)
-    if method.dynamics:
+    if method.bridged:
         for i in found:
             if (n := max(len(i.rows), len(i.cols))) > LARGEST:
                 logger.info("time %g to %g: %d of %d cells, drawn at random, represent a population in its plan",
@@ -112,7 +112,7 @@ def couple(
     for interval in found:
         start, rows, cols = time.perf_counter(), interval.rows, interval.cols
         share = cells.weights[rows].sum() / cells.weights[cells.time == interval.t0].sum()
-        if method.dynamics:
+        if method.bridged:
             interval = replace(interval, rows=representatives(rows), cols=representatives(cols))
             rows, cols = interval.rows, interval.cols
         length = float(np.diff(axis.tau([interval.t0, interval.t1]))[0])

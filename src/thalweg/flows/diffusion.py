@@ -84,9 +84,9 @@ def find_diffusion(cells: Cells, z: Tensor, axis: TimeAxis, method: Method, conf
 
     A number that is given holds for every component.
     """
-    wanted = config.sigma if config.sigma is not None else ("auto" if method.dynamics else method.sigma)
+    wanted = config.sigma if config.sigma is not None else ("auto" if method.bridged else method.sigma)
     if wanted == "auto":
-        return estimate(cells, z, axis, DEFAULT, limited=method.dynamics)
+        return estimate(cells, z, axis, DEFAULT, limited=method.bridged)
     return Diffusion(np.full(cells.n_dims, float(wanted)), float(wanted), 0)
 
 

@@ -37,6 +37,7 @@ from thalweg.core import fields
 from thalweg.core.couplings import Mixture
 from thalweg.core.fields.affine import ROUNDING, AffineMLP
 from thalweg.flows.config import FitConfig
+from thalweg.flows.samplers import pair_masses
 
 DELTA = 1 / 32
 """Noise of an observed population, in variances of the diffusion over a mean interval."""
@@ -119,7 +120,7 @@ class Dynamics(nn.Module):
         return -self.sigma / (2 * level) * self.predicted(s, z, level, condition)
 
     def growth_rate(self, s: Tensor, z: Tensor, condition: Tensor | None) -> Tensor:
-        """Zero: the bridges are balanced."""
+        """Zero: what grows is known of the cells (`thalweg.flows.turnover`), not learned."""
         return torch.zeros_like(s)
 
     def predicted(self, s: Tensor, z: Tensor, level: Tensor, condition: Tensor | None) -> Tensor:
@@ -142,6 +143,8 @@ class Bridged:
         ``D``, shape ``(n,)``.
     level, eps
         Size of the noise, shape ``(n, 1)``, and the noise, shape ``(n, d)``.
+    mass
+        Mass of each, relative to how often it is drawn, shape ``(n,)``; see `thalweg.flows.samplers`.
     """
 
     s: Tensor
@@ -151,6 +154,7 @@ class Bridged:
     length: Tensor
     level: Tensor
     eps: Tensor
+    mass: Tensor
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,7 @@ class BridgeSampler:
 
     Attributes
     ----------
-    z, tau, condition, n_intervals
+    z, tau, condition, n_intervals, log_mass
         As in `thalweg.flows.samplers.IntervalSampler`.
     mixture
         The plans, over rows of ``z``.
@@ -173,6 +177,7 @@ class BridgeSampler:
     mixture: Mixture
     sigma: Tensor
     n_intervals: int
+    log_mass: tuple[Tensor, Tensor]
 
     def batch(self, n: int, generator: torch.Generator) -> tuple[Bridged, Bridged]:
         """``n`` points with the noise of their bridge, and ``2 n`` with noise of any size between the same pairs.
@@ -196,7 +201,7 @@ class BridgeSampler:
                 t = torch.full((n,), (i + 0.5) / times, device=self.z.device)
                 level = self._bridge_level(rows[k], cols[j], t)
                 drawn = self._noisy(rows[k], cols[j], t, level, generator)
-                yield float(drawn.s[0]), drawn.x, drawn.moved, drawn.length.square()
+                yield float(drawn.s[0]), drawn.x, drawn.moved, drawn.length.square() * drawn.mass
 
     def restrict(self, keep: Tensor) -> BridgeSampler:
         """The sampler given that the source cell lies in ``keep`` (bool of shape ``(n,)``)."""
@@ -212,7 +217,9 @@ class BridgeSampler:
         mean = x0 + t[:, None] * way
         condition = None if self.condition is None else self.condition[rows]
         s, moved = (start + t * length) / self.n_intervals, way / length[:, None]
-        return Bridged(s, mean + level[:, None] * self.sigma * eps, condition, moved, length, level[:, None], eps)
+        m0, m1 = pair_masses(self.log_mass, rows, cols)
+        mass = torch.exp((1 - t) * m0 + t * m1)
+        return Bridged(s, mean + level[:, None] * self.sigma * eps, condition, moved, length, level[:, None], eps, mass)
 
 
 def terms(net: Dynamics, drawn: tuple[Bridged, Bridged]) -> dict[str, Tensor]:
@@ -227,6 +234,6 @@ def terms(net: Dynamics, drawn: tuple[Bridged, Bridged]) -> dict[str, Tensor]:
     """
     own, noised = drawn
     moved: Tensor = net.displacement(own.s, own.x, own.condition)
-    error = (own.length.square() * (moved - own.moved).square().mean(1)).mean()
+    error = (own.length.square() * own.mass * (moved - own.moved).square().mean(1)).mean()
     eps = net.predicted(noised.s, noised.x, noised.level, noised.condition)
-    return {"displacement": error, "denoising": (eps - noised.eps).square().mean()}
+    return {"displacement": error, "denoising": (noised.mass * (eps - noised.eps).square().mean(1)).mean()}

@@ -196,11 +196,15 @@ class Trial:
         rng = np.random.default_rng(seed)
         if not isinstance(candidate, Method):
             return predicted_row(fold, name, candidate, seed, rng)
+        method, config = candidate, self.config
+        if not (self.stochastic and method.bridged):  # the dynamics take no part in a prediction
+            config = replace(config, sigma=None) if method.bridged else config
+            method = replace(method, dynamics="none")
         fitted = train_flow(
             fold.train,
-            candidate,
+            method,
             fold.axis,
-            self.config,
+            config,
             rng,
             device=self.device,
             cache=fold.plans,
@@ -208,7 +212,7 @@ class Trial:
         )
         flow = fitted.flow.process if self.stochastic else fitted.flow
         noise = make_noise(flow, self.stochastic if flow.has_score else False, rng)
-        cloud = Carrier(flow, fold.train, noise).predict(fold.time)
+        cloud = Carrier(flow, fitted.alive(fold.train), noise).predict(fold.time)
         return score(fold, name, seed, cloud.x, cloud.weight, fitted.seconds, fold.train.condition[cloud.rows])
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from thalweg._random import torch_generator
 from thalweg._settings import logger, settings
@@ -21,20 +22,21 @@ from thalweg.core.objectives import Contrastive, feature_report
 from thalweg.core.paths import Path
 from thalweg.data.cells import Cells
 from thalweg.flows import normalisation
-from thalweg.flows.bridges import CoupledBridges, couple_bridges
 from thalweg.flows.build import make_flow
 from thalweg.flows.config import FitConfig
 from thalweg.flows.coupling import Coupled, PlanCache, couple
 from thalweg.flows.diffusion import Diffusion, find_diffusion
 from thalweg.flows.draws import Drawn, Draws
-from thalweg.flows.dynamics import BridgeSampler
+from thalweg.flows.dynamics import BridgeSampler, Dynamics
 from thalweg.flows.flow import Flow
 from thalweg.flows.methods import Method
 from thalweg.flows.networks import FlowNet, make_net
 from thalweg.flows.objective import Terms, check_options
+from thalweg.flows.pairs import Pairs, couple_dynamics
 from thalweg.flows.resume import Run, expect_threads
 from thalweg.flows.samplers import IntervalSampler, NoiseSampler, Sampler
 from thalweg.flows.time_axis import TimeAxis
+from thalweg.flows.turnover import Turnover, find_turnover
 from thalweg.training.loop import Monitor, Validation, train
 from thalweg.training.saving import Checkpoints
 
@@ -60,6 +62,8 @@ class Fitted:
         Step whose weights were kept.
     seconds
         Wall time, plans included.
+    turnover
+        Births and deaths, for a method that knows of them.
     """
 
     flow: Flow
@@ -67,6 +71,13 @@ class Fitted:
     intervals: pd.DataFrame
     best_step: int
     seconds: float
+    turnover: Turnover | None = None
+
+    def alive(self, cells: Cells) -> Cells:
+        """Cells with the births and deaths of the process; as they are where it knows of none."""
+        if self.turnover is None:
+            return cells
+        return self.turnover.of(cells, normalisation.normalise(cells.x, self.flow.center, self.flow.scale))
 
 
 def train_flow(
@@ -77,6 +88,7 @@ def train_flow(
     rng: np.random.Generator,
     *,
     device: torch.device,
+    sizes: NDArray[np.float64] | None = None,
     cache: PlanCache | None = None,
     checkpoints: Checkpoints | None = None,
     description: str = "fit",
@@ -87,9 +99,11 @@ def train_flow(
     center, scale = normalisation.measure(cells.x)
     z = normalisation.normalise(cells.x, center, scale)
     diffusion = find_diffusion(cells, z, axis, method, config)
-    sigma = method.sigma if method.dynamics else diffusion.scale  # beside dynamics the method's own path is narrow
+    sigma = method.sigma if method.bridged else diffusion.scale  # beside dynamics the method's own path is narrow
     terms = Terms(method, sigma, config, axis.n_intervals)
-    coupled, bridges, intervals, borrowed = _coupled(cells, z, axis, method, config, diffusion, cache)
+    turnover = find_turnover(cells, z, config, sizes) if method.turns_over else None
+    alive = cells if turnover is None else turnover.of(cells, z)
+    coupled, pairs, intervals, borrowed = _coupled((cells, alive), z, axis, method, config, diffusion, cache)
     if checkpoints is not None:  # whether plans are whole depends on the memory allowed
         checkpoints.expect(couplings=coupled.intervals["coupling"].tolist())
         expect_threads(checkpoints, method)
@@ -102,11 +116,15 @@ def train_flow(
         n_intervals=axis.n_intervals,
         generator=torch_generator(rng),
     ).to(device)
-    training, held_back = _split(Draws(sampler, _bridge_sampler(sampler, bridges, diffusion)), config, rng)
-    if isinstance(net.main, AffineMLP) and isinstance(training.prediction, IntervalSampler):
-        _fit_affine(net.main.affine, training.prediction, axis, torch_generator(rng, device))
-    if net.dynamics is not None and training.bridges is not None:
-        net.dynamics.begin(training.bridges, _edges(axis), torch_generator(rng, device))
+    draws = Draws(sampler)
+    if pairs is not None and isinstance(sampler, IntervalSampler):
+        draws = Draws(sampler, _dynamics_sampler(sampler, axis, method, pairs, diffusion), pairs.origin.to(device))
+    training, held_back = _split(draws, config, rng)
+    _begin(net.main, training.prediction, axis, rng)
+    if isinstance(net.dynamics, Dynamics) and isinstance(training.dynamics, BridgeSampler):
+        net.dynamics.begin(training.dynamics, _edges(axis), torch_generator(rng, device))
+    elif isinstance(net.dynamics, FlowNet) and isinstance(training.dynamics, IntervalSampler):
+        _begin(net.dynamics.main, training.dynamics, axis, rng)
     result = train(
         net,
         lambda model, n, generator: terms(model, training.batch(n, generator), generator),
@@ -127,7 +145,7 @@ def train_flow(
         "%s: %d steps in %.1f s, the weights of step %d are kept", method.name, steps, seconds, result.best_step
     )
     flow = make_flow(method, net, axis, center, scale, sigma, intervals, cells.conditions)
-    return Fitted(flow, pd.DataFrame(result.history), intervals, result.best_step, seconds)
+    return Fitted(flow, pd.DataFrame(result.history), intervals, result.best_step, seconds, turnover)
 
 
 def train_flows(
@@ -138,6 +156,7 @@ def train_flows(
     runs: Sequence[Run],
     *,
     device: torch.device,
+    sizes: NDArray[np.float64] | None,
     description: str,
 ) -> list[Fitted]:
     """Fit several flows with the same plans, one for each generator (and its checkpoints)."""
@@ -149,32 +168,34 @@ def train_flows(
         for i, (rng, checkpoints) in enumerate(runs):
             name = description if len(runs) == 1 else f"{description}, model {i + 1} of {len(runs)}"
             one = train_flow(
-                cells, method, axis, config, rng, device=device, cache=cache, checkpoints=checkpoints, description=name
-            )
+                cells, method, axis, config, rng, device=device, sizes=sizes, cache=cache, checkpoints=checkpoints,
+                description=name,
+            )  # fmt: skip
             fitted.append(one)
     return fitted
 
 
 def _coupled(
-    cells: Cells,
+    cells: tuple[Cells, Cells],
     z: Tensor,
     axis: TimeAxis,
     method: Method,
     config: FitConfig,
     diffusion: Diffusion,
     cache: PlanCache | None,
-) -> tuple[Coupled, CoupledBridges | None, pd.DataFrame, float]:
+) -> tuple[Coupled, Pairs | None, pd.DataFrame, float]:
     """The plans of the prediction and of the dynamics, their record, and the seconds that others spent on them.
 
-    A fit is charged for every plan it uses, also for those an earlier fit on the same cells left in the cache.
+    The dynamics know of births and deaths, the prediction does not: ``cells`` are those of both. A fit is charged for
+    every plan it uses, also for those an earlier fit on the same cells left in the cache.
     """
     start, cache = time.perf_counter(), {} if cache is None else cache
-    coupled = couple(cells, z, axis, method, config, diffusion.scale, cache)
-    if not method.dynamics:
+    coupled = couple(cells[0], z, axis, method, config, diffusion.scale, cache)
+    if method.dynamics == "none":
         return coupled, None, coupled.intervals, max(0.0, coupled.seconds - (time.perf_counter() - start))
-    bridges = couple_bridges(cells, z, axis, diffusion.sigma, cache)
-    seconds = coupled.seconds + float(bridges.table["bridge_seconds"].sum())
-    return coupled, bridges, coupled.intervals.join(bridges.table), max(0.0, seconds - (time.perf_counter() - start))
+    pairs = couple_dynamics(cells[1], z, axis, diffusion.sigma if method.bridged else None, cache)
+    seconds = coupled.seconds + float(pairs.table["dynamics_seconds"].sum())
+    return coupled, pairs, coupled.intervals.join(pairs.table), max(0.0, seconds - (time.perf_counter() - start))
 
 
 def _sampler(cells: Cells, z: Tensor, axis: TimeAxis, method: Method, sigma: float, coupled: Coupled) -> Sampler:
@@ -192,14 +213,25 @@ def _sampler(cells: Cells, z: Tensor, axis: TimeAxis, method: Method, sigma: flo
     return IntervalSampler(z, tau, condition, mixture, path_of, axis.n_intervals, mass)
 
 
-def _bridge_sampler(sampler: Sampler, bridges: CoupledBridges | None, diffusion: Diffusion) -> BridgeSampler | None:
-    """The sampler of the bridges, of the same cells as that of the prediction."""
-    if bridges is None:
-        return None
+def _dynamics_sampler(
+    sampler: IntervalSampler, axis: TimeAxis, method: Method, pairs: Pairs, diffusion: Diffusion
+) -> BridgeSampler | IntervalSampler:
+    """The sampler of the dynamics, of the same cells as that of the prediction."""
     device = sampler.z.device
+    origin, mixture = pairs.origin.to(device), pairs.mixture.to(device)
+    z, condition = sampler.z[origin], None if sampler.condition is None else sampler.condition[origin]
+    tau = torch.as_tensor(axis.tau(pairs.time), dtype=torch.float32, device=device)
+    mass = (pairs.log_mass[0].to(device), pairs.log_mass[1].to(device))
+    if not method.bridged:
+        return replace(sampler, z=z, tau=tau, condition=condition, mixture=mixture, log_mass=mass)
     sigma = torch.as_tensor(diffusion.sigma, dtype=torch.float32, device=device)
-    mixture = bridges.mixture.to(device)
-    return BridgeSampler(sampler.z, sampler.tau, sampler.condition, mixture, sigma, sampler.n_intervals)
+    return BridgeSampler(z, tau, condition, mixture, sigma, sampler.n_intervals, mass)
+
+
+def _begin(network: nn.Module, sampler: Sampler, axis: TimeAxis, rng: np.random.Generator) -> None:
+    """Fit the affine part of a velocity network, where it has one."""
+    if isinstance(network, AffineMLP) and isinstance(sampler, IntervalSampler):
+        _fit_affine(network.affine, sampler, axis, torch_generator(rng, sampler.z.device))
 
 
 def _split(draws: Draws, config: FitConfig, rng: np.random.Generator) -> tuple[Draws, Drawn | None]:

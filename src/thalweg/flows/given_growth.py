@@ -1,9 +1,12 @@
-"""Growth on the way by the rates that cells were given, forwards and backwards.
+"""Growth on the way by the rates of cells, forwards and backwards.
 
-A cell observed at ``T_k`` has the rate it was given until the next observed time of its condition. From there on its
-descendants have the rate of the measured cells they have become like: the mean over the nearest ones, by the kernel of
+A cell observed at ``T_k`` has its own rate until the next observed time of its condition. From there on its descendants
+have the rate of the measured cells they have become like: the mean over the nearest ones, by the kernel of
 `thalweg.core.neighbours`. Backwards a cell shrinks to its ancestor at the ancestor's rate: that of the cells at the
 start of the interval, nearest to where the ancestor lies there. Carried forwards and back, a cell weighs what it did.
+
+The share of a cell that dies in place (``Cells.lost``) fades linearly until the next observed time. Backwards, the
+share of a cell that has no ancestor (``Cells.arrived``) fades in the same way until the observed time before.
 
 Not guaranteed: anything between cells whose rates jump from one neighbour to the next.
 """
@@ -11,11 +14,12 @@ Not guaranteed: anything between cells whose rates jump from one neighbour to th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from thalweg.core.neighbours import Neighbours
-from thalweg.data.cells import Cells, Floats, Rows
+from thalweg.data.cells import Cells, Floats, Rows, offspring
 
 _NEIGHBOURS = 15
 
@@ -42,8 +46,8 @@ def stops(cells: Cells, rows: Rows, times: Sequence[float]) -> list[float]:
     return sorted(found, reverse=back)
 
 
-def log_growth(cells: Cells, rows: Rows, at: Sequence[float], x: Floats) -> Floats:
-    """Logarithm of the growth of some cells since ``at[0]``, shape ``(len(at), n)``.
+def growth(cells: Cells, rows: Rows, at: Sequence[float], x: Floats) -> Floats:
+    """Growth of some cells since ``at[0]``, shape ``(len(at), n)``; 0 for a cell that has died.
 
     Parameters
     ----------
@@ -55,30 +59,58 @@ def log_growth(cells: Cells, rows: Rows, at: Sequence[float], x: Floats) -> Floa
         What `stops` returned.
     x
         Their coordinates at these times, shape ``(len(at), n, d)``.
+
+    Raises
+    ------
+    InputError
+        If rates are too large or small for the times between.
     """
-    out = np.zeros((len(at), len(rows)))
+    out = np.ones((len(at), len(rows)))
+    forward = at[-1] > at[0]
     for condition in np.unique(cells.condition[rows]).tolist():
         of = np.flatnonzero(cells.condition[rows] == condition)
-        own, total = cells.times_of(condition), np.zeros(len(of))
-        rates: dict[float, Floats] = {at[0]: _given(cells, rows[of])} if at[-1] > at[0] else {}
+        own, weight, turn = cells.times_of(condition), np.ones(len(of)), _at(cells, rows[of])
+        fading = turn.lost if forward else turn.arrived  # from the time that the cells are at
+        rates: dict[float, Floats] = {at[0]: turn.rate} if forward else {}
         for k in range(1, len(at)):
-            before = own[own <= at[k - 1]] if at[k] > at[k - 1] else own[own < at[k - 1]]
+            a, b = at[k - 1], at[k]
+            if a in own and k > 1:
+                turn = _like(cells, cells.rows(a, condition), x[k - 1][of])
+                fading = turn.lost if forward else turn.arrived
+                rates[a] = turn.rate
+            before = own[own <= a] if forward else own[own < a]
             start = float(before[-1]) if len(before) else None  # before the first time nothing is known to grow
             if start is not None and start not in rates:
-                rates[start] = _like(cells, cells.rows(start, condition), x[at.index(start)][of])
+                rates[start] = _like(cells, cells.rows(start, condition), x[at.index(start)][of]).rate
             if start is not None:
-                total = total + rates[start] * (at[k] - at[k - 1])
-            out[k, of] = total
+                weight = weight * offspring(rates[start], b - a)
+            weight = weight * _faded(own, a, b, fading)
+            out[k, of] = weight
     return out
 
 
-def _given(cells: Cells, rows: Rows) -> Floats:
-    rates = np.zeros(len(cells.x)) if cells.rates is None else cells.rates
-    return rates[rows]
+class _Turn(NamedTuple):
+    rate: Floats
+    lost: Floats
+    arrived: Floats
 
 
-def _like(cells: Cells, rows: Rows, x: Floats) -> Floats:
-    """Rate of the measured cells that some points are like."""
+def _at(cells: Cells, rows: Rows) -> _Turn:
+    zero = np.zeros(len(rows))
+    return _Turn(*(zero if of is None else of[rows] for of in (cells.rates, cells.lost, cells.arrived)))
+
+
+def _like(cells: Cells, rows: Rows, x: Floats) -> _Turn:
+    """The turnover of the measured cells that some points are like."""
     near, p = Neighbours(cells.x[rows], _NEIGHBOURS, weights=cells.weights[rows])(x)
-    mean: Floats = (p * _given(cells, rows)[near]).sum(1)
-    return mean
+    return _Turn(*((p * of[near]).sum(1) for of in _at(cells, rows)))
+
+
+def _faded(own: Floats, a: float, b: float, share: Floats) -> Floats | float:
+    """What is left at ``b``, of one at ``a``, of cells a share of which fades until the next observed time."""
+    past, ahead = (own[own <= a][::-1], own[own > a]) if b > a else (own[own >= a], own[own < a][::-1])
+    if not len(past) or not len(ahead):
+        return 1.0
+    before, after = (1 - share * (t - past[0]) / (ahead[0] - past[0]) for t in (a, b))
+    out: Floats = np.divide(after, before, out=np.zeros(len(share)), where=before > 0)
+    return out

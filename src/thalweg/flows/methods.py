@@ -15,6 +15,7 @@ from thalweg.errors import InputError
 CouplingName = Literal["independent", "exact", "entropic", "unbalanced", "none"]
 CouplingFunction: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor], Coupling]
 FieldName = Literal["velocity", "potential", "noise"]
+DynamicsName = Literal["none", "bridge", "flow"]
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,9 @@ class Method:
     bridge
         Whether ``sigma`` is a diffusion, growing with the square root of the interval, or a constant width.
     dynamics
-        Whether the drift and the score of the cells are learned, too, along bridges of their own, as by ``"usb"``; the
-        coupling and the path then serve predictions of a population.
+        What is learned of the process of the cells beside the prediction of populations; the coupling and the path then
+        serve the prediction alone. ``"bridge"``: drift and score along bridges, as by ``"usb"``. ``"flow"``: a velocity
+        along plans that return the populations. ``"none"``: the prediction is the process.
 
     Raises
     ------
@@ -64,7 +66,7 @@ class Method:
     score: bool = False
     growth: bool = False
     bridge: bool = False
-    dynamics: bool = False
+    dynamics: DynamicsName = "none"
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -74,8 +76,20 @@ class Method:
             raise InputError(f"coupling must be a function or one of {names}; found {self.coupling!r}.")
         if self.field not in get_args(FieldName):
             raise InputError(f"field must be one of {', '.join(get_args(FieldName))}; found {self.field!r}.")
+        if self.dynamics not in get_args(DynamicsName):
+            raise InputError(f"dynamics must be one of {', '.join(get_args(DynamicsName))}; found {self.dynamics!r}.")
         if not self.sigma >= 0:
             raise InputError(f"sigma of a Method must not be negative, found {self.sigma!r}.")
+
+    @property
+    def bridged(self) -> bool:
+        """Whether the process of the cells is a bridge, with a drift and a score."""
+        return self.dynamics == "bridge"
+
+    @property
+    def turns_over(self) -> bool:
+        """Whether the process of the cells has births and deaths, see `thalweg.flows.turnover`."""
+        return self.growth and self.dynamics != "none"
 
     @property
     def coupling_name(self) -> str:
@@ -95,7 +109,15 @@ _BUILT_IN = (
     Method("icfm", "independent", paths.Linear, 0.1, "independent conditional flow matching"),
     Method("vpcfm", "independent", lambda _: paths.Trigonometric(), title="trigonometric interpolant"),
     Method("otcfm", "exact", paths.Linear, 0.1, "optimal-transport conditional flow matching"),
-    Method("uotcfm", "unbalanced", paths.Linear, 0.1, "unbalanced optimal-transport flow matching", growth=True),
+    Method(
+        "uotcfm",
+        "unbalanced",
+        paths.Linear,
+        0.1,
+        "unbalanced optimal-transport flow matching",
+        growth=True,
+        dynamics="flow",
+    ),
     Method(
         "sbcfm", "entropic", paths.BrownianBridge, 0.25, "Schrödinger-bridge conditional flow matching", bridge=True
     ),
@@ -109,10 +131,18 @@ _BUILT_IN = (
         bridge=True,
     ),
     # The noise of a prediction is not that of the cells: narrow paths predict populations best.
-    Method("usb", "unbalanced", paths.Linear, 0.1, "unbalanced Schrödinger bridge", growth=True, dynamics=True),
+    Method("usb", "unbalanced", paths.Linear, 0.1, "unbalanced Schrödinger bridge", growth=True, dynamics="bridge"),
     Method("am", "exact", paths.Linear, title="action matching", field="potential"),
     Method("eam", "entropic", _bridge, 0.25, "entropic action matching", field="potential", score=True, bridge=True),
-    Method("uam", "unbalanced", paths.Linear, title="unbalanced action matching", field="potential", growth=True),
+    Method(
+        "uam",
+        "unbalanced",
+        paths.Linear,
+        title="unbalanced action matching",
+        field="potential",
+        growth=True,
+        dynamics="flow",
+    ),
 )
 METHODS = {method.name: method for method in _BUILT_IN}
 
@@ -130,7 +160,7 @@ def with_dynamics(method: Method) -> Method:
             f"score='learned' adds a score to methods without one; method={method.name!r} is a bridge of its own. "
             "Leave it out, or use 'usb'."
         )
-    return replace(method, dynamics=True)
+    return replace(method, dynamics="bridge")
 
 
 def find_method(method: str | Method) -> Method:

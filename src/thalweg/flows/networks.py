@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +13,7 @@ from thalweg.core.contrastive import undo
 from thalweg.core.losses import Model
 from thalweg.flows.config import FitConfig
 from thalweg.flows.dynamics import Dynamics, velocity_net
-from thalweg.flows.methods import Method
+from thalweg.flows.methods import METHODS, Method
 
 
 class TimedField(nn.Module):
@@ -44,7 +46,7 @@ class FlowNet(nn.Module):
     growth
         Growth rate per unit of ``tau``, or None; a potential is its own growth rate.
     dynamics
-        Drift and score of the cells, or None; the networks above then serve predictions alone.
+        Networks of the process of the cells, or None; the networks above then serve predictions alone.
     mean_negative
         ``u_bar`` of contrastive training, shape ``(1 or n_conditions, d)``; None unless it is undone.
     """
@@ -68,7 +70,12 @@ class FlowNet(nn.Module):
             self.main = velocity_net(dim, config, n_conditions, n_intervals)
         self.score = mlp(dim, dim) if method.score else None
         self.growth = mlp(dim, 1) if method.growth and method.field != "potential" else None
-        self.dynamics = Dynamics(dim, config, n_conditions, n_intervals) if method.dynamics else None
+        self.dynamics: Dynamics | FlowNet | None = None
+        if method.dynamics == "bridge":
+            self.dynamics = Dynamics(dim, config, n_conditions, n_intervals)
+        elif method.dynamics == "flow":  # a velocity alone: what grows is known of the cells
+            own, plain = METHODS["otcfm"], replace(config, contrastive=None, dispersive=None)
+            self.dynamics = FlowNet(dim, own, plain, n_conditions, n_intervals)
         self.grows = method.growth
         option = config.contrastive
         undone = option is not None and option.undo

@@ -12,6 +12,7 @@ from thalweg.core.action import Potential, action
 from thalweg.errors import InputError
 from thalweg.flows.config import FitConfig
 from thalweg.flows.draws import Drawn
+from thalweg.flows.dynamics import Dynamics
 from thalweg.flows.dynamics import terms as dynamics_terms
 from thalweg.flows.methods import Method
 from thalweg.flows.networks import FlowNet
@@ -29,9 +30,9 @@ def check_options(method: Method, config: FitConfig) -> None:
     for name in ("contrastive", "dispersive"):
         if method.field == "potential" and getattr(config, name) is not None:
             raise InputError(f"{name} needs a method that learns a velocity; {method.title} learns none.")
-    if (method.bridge or method.dynamics) and config.sigma == 0:
+    if (method.bridge or method.bridged) and config.sigma == 0:
         raise InputError(f"sigma=0 leaves no bridge for method={method.name!r}; give sigma > 0 or use 'otcfm'.")
-    if config.sigma == "auto" and not (method.bridge or method.dynamics):
+    if config.sigma == "auto" and not (method.bridge or method.bridged):
         raise InputError(
             f"sigma='auto' learns the diffusion of a bridge; method={method.name!r} has none. Give a number, or use "
             "'usb' or 'sf2m'."
@@ -72,8 +73,11 @@ class Terms:
             Whether the dispersive loss counts; it is no measure of fit.
         """
         terms = self._prediction(net, drawn.prediction, generator, regularise)
-        if net.dynamics is not None and drawn.bridges is not None:
-            terms |= dynamics_terms(net.dynamics, drawn.bridges)
+        if isinstance(net.dynamics, Dynamics) and isinstance(drawn.dynamics, tuple):
+            terms |= dynamics_terms(net.dynamics, drawn.dynamics)
+        elif isinstance(net.dynamics, FlowNet) and isinstance(drawn.dynamics, IntervalBatch):
+            own = objectives.velocity_terms(net.dynamics.main, drawn.dynamics.batch, weight=drawn.dynamics.weight)
+            terms |= {f"dynamics_{name}": value for name, value in own.items()}
         return terms
 
     def _prediction(

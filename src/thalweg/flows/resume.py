@@ -116,9 +116,12 @@ def expect_threads(checkpoints: Checkpoints, method: Method) -> None:
         checkpoints.expect(**{name: now})
 
 
-def identify(cells: Cells, method: Method, axis: TimeAxis, device: torch.device) -> dict[str, Any]:
+def identify(
+    cells: Cells, method: Method, axis: TimeAxis, device: torch.device, sizes: np.ndarray[Any, Any] | None = None
+) -> dict[str, Any]:
     """What decides a fit besides its seed and configuration, as plain values; data by the start of their SHA-256."""
-    return {
+    counted = {} if sizes is None else {"population sizes": fingerprint(sizes)}
+    return counted | {
         "cells": identify_cells(cells),
         "method": method.name,
         "model times": axis.tau(axis.times).tolist(),

@@ -79,6 +79,13 @@ class IntervalBatch:
         return self.length.square() * self.mass
 
 
+def pair_masses(log_mass: tuple[Tensor, Tensor], rows: Tensor, cols: Tensor) -> tuple[Tensor, Tensor]:
+    """``log m_0`` and ``log m_1`` of some pairs, relative to how often each is drawn, ``(m_0 + m_1) / 2``."""
+    m0, m1 = log_mass[0][rows], log_mass[1][cols]
+    drawn = torch.logaddexp(m0, m1) - math.log(2)
+    return m0 - drawn, m1 - drawn
+
+
 @dataclass(frozen=True)
 class IntervalSampler:
     """Draws batches: coupling, then path, then the common time axis.
@@ -123,14 +130,8 @@ class IntervalSampler:
             u_t=inner.u_t / expand(length, inner.u_t),
             condition=None if self.condition is None else self.condition[rows],
         )
-        return IntervalBatch(batch, t, start, length, self._masses(rows, cols))
-
-    def _masses(self, rows: Tensor, cols: Tensor) -> tuple[Tensor, Tensor] | None:
-        if self.log_mass is None:
-            return None
-        m0, m1 = self.log_mass[0][rows], self.log_mass[1][cols]
-        drawn = torch.logaddexp(m0, m1) - math.log(2)
-        return m0 - drawn, m1 - drawn
+        masses = None if self.log_mass is None else pair_masses(self.log_mass, rows, cols)
+        return IntervalBatch(batch, t, start, length, masses)
 
     def restrict(self, keep: Tensor) -> IntervalSampler:
         """The sampler given that the source cell lies in ``keep`` (bool of shape ``(n,)``)."""

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import save as save_safetensors
 
@@ -36,8 +37,9 @@ from thalweg import __version__
 from thalweg._device import resolve_device
 from thalweg.core.objectives import Contrastive, Dispersive
 from thalweg.data.cells import Cells
-from thalweg.data.recipe import Recipe, read_recipe
+from thalweg.data.recipe import NAMES, Recipe, read_recipe
 from thalweg.errors import InputError
+from thalweg.flows import normalisation
 from thalweg.flows import store_checks as checks
 from thalweg.flows.build import make_flow
 from thalweg.flows.config import FitConfig
@@ -45,6 +47,7 @@ from thalweg.flows.ensemble import join
 from thalweg.flows.flow import Flow
 from thalweg.flows.methods import Method
 from thalweg.flows.store_formats import FORMAT, TRAITS, stored_method, upgraded
+from thalweg.flows.turnover import Turnover, pack_turnover, read_turnover
 
 if TYPE_CHECKING:
     from thalweg.flows.fitting import Fitted
@@ -66,17 +69,35 @@ class Stored:
         The columns that its cells are read from.
     config
         Configuration of the fit.
+    turnover
+        Births and deaths; None for a method that knows of none.
+    sized
+        Whether sizes of the populations were given.
     """
 
     flow: Flow
     method: Method
     recipe: Recipe
     config: FitConfig
+    turnover: Turnover | None = None
+    sized: bool = False
 
     @property
     def process(self) -> Flow:
         """What cells follow, see `thalweg.flows.flow.Flow.process`; ``flow`` predicts populations."""
         return self.flow.process
+
+    def alive(self, cells: Cells) -> Cells:
+        """The cells with the births and deaths of the process; as they are where it knows of none."""
+        if self.turnover is None:
+            return cells
+        return self.turnover.of(cells, normalisation.normalise(cells.x, self.flow.center, self.flow.scale))
+
+    def growth_now(self, cells: Cells) -> NDArray[np.float64] | None:
+        """Growth rate of each cell at its time, shape ``(n,)``; None where nothing is known of it."""
+        if self.turnover is None:
+            return cells.rates
+        return self.turnover.now(cells, normalisation.normalise(cells.x, self.flow.center, self.flow.scale))
 
 
 def pack(
@@ -86,6 +107,7 @@ def pack(
     method: Method,
     recipe: Recipe,
     config: FitConfig,
+    sizes: NDArray[np.float64] | None,
 ) -> dict[str, Any]:
     """What goes into ``uns``: nested dicts of strings, numbers, arrays and DataFrames only.
 
@@ -97,6 +119,8 @@ def pack(
         The cells it was fitted to, and their names, shape ``(n,)``.
     method, recipe, config
         As given to the fit.
+    sizes
+        Of the populations, shape ``(n_conditions or 1, n_times)``; None where they were not given.
     """
     first, flow = fitted[0], fitted[0].flow
     traits = {name: getattr(method, name) for name in TRAITS}
@@ -111,7 +135,8 @@ def pack(
         "scale": flow.scale,
         "diffusion": np.broadcast_to(_diffusion(flow, method), cells.n_dims).copy(),
         "seen": _seen(cells, names),
-        "population_sizes": {},
+        "population_sizes": {} if sizes is None else {"sizes": sizes},
+        "turnover": pack_turnover(first.turnover),
         "weights": {str(i): _bytes(one.flow) for i, one in enumerate(fitted)},
         "history": _histories(fitted),
         "intervals": first.intervals,
@@ -186,7 +211,7 @@ def fit_checksum(entry: Mapping[str, Any]) -> int:
 
 def _diffusion(flow: Flow, method: Method) -> Any:
     """Of each component, or of all."""
-    return flow.process.sigma if method.dynamics or method.bridge else 0.0
+    return flow.process.sigma if method.bridged or method.bridge else 0.0
 
 
 _NONE = "none"  # h5ad holds no None
@@ -223,12 +248,14 @@ def _unpack(entry: Mapping[str, Any], device: str) -> Stored:
         flows.append(make_flow(method, net, axis, center, scale, sigma, entry["intervals"], conditions))
     flow = join(flows)
     checks.reserved(entry, n_dims, _diffusion(flow, method))
-    return Stored(flow, method, recipe, config)
+    checks.populations(entry, len(conditions), n_dims)
+    turnover = read_turnover(entry.get("turnover", {}))
+    return Stored(flow, method, recipe, config, turnover, bool(entry.get("population_sizes")))
 
 
 def _checked_recipe(entry: Mapping[str, Any]) -> Recipe:
-    for name in ("time_key", "use_rep", "condition_key", "weight_key", "growth_key"):
-        checks.text(entry[name], name)
+    for name in ("time_key", *NAMES):
+        checks.text(entry.get(name, ""), name)
     checks.whole(entry["n_dims"], "n_dims", 1, checks.LARGEST["n_dims"])
     checks.labels(entry["conditions"], "conditions")
     return read_recipe(entry)

@@ -147,19 +147,17 @@ def tables(entry: Mapping[str, Any]) -> None:
 
 
 def reserved(entry: Mapping[str, Any], n_dims: int, diffusion: Any) -> None:
-    """Check what later releases will use: it is as this release writes it, or not there.
+    """Check what a fit says of itself and its cells.
 
     Raises
     ------
     InputError
-        If the fit has sizes of populations, other weights than those of its models, a diffusion other than that of its
-        networks, or a record of its cells that is none.
+        If the fit has other weights than those of its models, a diffusion other than that of its networks, or a record
+        of its cells that is none.
     """
     n_models = whole(entry["params"]["n_models"], "n_models", 1, LARGEST["models"])
     if len(entry["weights"]) != n_models:
         raise InputError(f"the fit says it has {n_models} models, and holds the weights of {len(entry['weights'])}.")
-    if len(entry.get("population_sizes", ())):
-        raise InputError("the fit was made with population sizes, which this version does not know; upgrade thalweg.")
     if "diffusion" in entry and (numbers(entry["diffusion"], "diffusion", (n_dims,)) != diffusion).any():
         raise InputError("the fit's diffusion is not that of its networks.")
     if "seen" in entry:
@@ -167,6 +165,51 @@ def reserved(entry: Mapping[str, Any], n_dims: int, diffusion: Any) -> None:
         numbers(seen["n"], "n", (k,))
         for name, shape in (("mean", (k, n_dims)), ("sd", (k, n_dims)), ("coordinates", (k, None, n_dims))):
             numbers(seen[name], name, shape)
+
+
+def populations(entry: Mapping[str, Any], n_conditions: int, n_dims: int) -> None:
+    """Check the sizes of the populations and their turnover, where the fit has them.
+
+    Raises
+    ------
+    InputError
+        If they are not of the conditions, times and coordinates of the fit, or a state is none.
+    """
+    shape = (max(1, n_conditions), len(entry["time"]["times"]))
+    sizes = entry.get("population_sizes", {})
+    if len(sizes):
+        _positive(sizes["sizes"], "population_sizes", shape)
+    turnover = entry.get("turnover", {})
+    if not len(turnover):
+        return
+    columns = np.asarray(turnover["columns"])
+    if columns.ndim != 1 or columns.dtype.kind not in "iu" or not set(columns.tolist()) <= set(range(n_dims)):
+        raise InputError(f"the turnover must be in some of the {n_dims} coordinates, found {_short(columns)}.")
+    n, d = len(np.atleast_1d(turnover["time"])), len(columns)
+    for name in ("rate", "current"):
+        numbers(turnover[name], name, (n,))
+    for name in ("lost", "arrived"):
+        if not np.isin(numbers(turnover[name], name, (n,)), (0.0, 1.0)).all():
+            raise InputError(f"{name} must be 0 or 1 for each state, found {_short(turnover[name])}.")
+    known = set(np.asarray(entry["time"]["times"]).tolist())
+    of = np.asarray(turnover["condition"])
+    if of.shape != (n,) or not set(of.tolist()) <= set(range(shape[0])):
+        raise InputError(f"the turnover names conditions that the fit has not: {_short(of)}.")
+    if not set(numbers(turnover["time"], "time", (n,)).tolist()) <= known:
+        raise InputError(f"the turnover names times that the fit has not: {_short(turnover['time'])}.")
+    numbers(turnover["mean"], "mean", (n, d))
+    covariance = numbers(turnover["covariance"], "covariance", (n, d, d))
+    if n and (np.linalg.eigvalsh(covariance) <= 0).any():
+        raise InputError("a state of the turnover has a covariance that is not positive.")
+    if (numbers(turnover["weight"], "weight", (n,)) <= 0).any():
+        raise InputError("a state of the turnover has no cells.")
+
+
+def _positive(value: Any, name: str, shape: tuple[int, ...]) -> None:
+    """Positive numbers, or NaN where a condition was not observed."""
+    found = np.asarray(value, dtype=np.float64)
+    if found.shape != shape or (found <= 0).any() or np.isinf(found).any():
+        raise InputError(f"{name} must be positive numbers of shape {shape}, found {_short(value)}.")
 
 
 def load_net(

@@ -38,7 +38,7 @@ def _from_first(entry: Mapping[str, Any]) -> dict[str, Any]:
     columns = ("time_key", "use_rep", "n_dims", "condition_key", "weight_key")
     recipe = {key: params[key] for key in columns} | {"growth_key": params.get("growth_key", "")}
     recipe |= {"conditions": entry["conditions"]} | {key: time[key] for key in ("map_labels", "map_values")}
-    traits = {key: getattr(METHODS[name], key) for key in TRAITS}
+    traits = {key: getattr(METHODS[name], key) for key in TRAITS} | {"dynamics": "none"}
     return dict(entry) | {
         "params": {"method": name, **traits, "sigma": params["sigma"], "n_models": 1},
         "recipe": recipe,
@@ -57,7 +57,8 @@ def stored_method(params: Mapping[str, Any]) -> Method:
     """
     name = checks.text(params["method"], "method")
     traits: dict[str, Any] = {"field": checks.text(params["field"], "field")}
-    traits |= {key: bool(checks.flag(params.get(key, False), key)) for key in TRAITS[1:]}  # "dynamics" came later
+    traits |= {key: bool(checks.flag(params.get(key, False), key)) for key in TRAITS[1:-1]}
+    traits["dynamics"] = checks.text(params["dynamics"], "dynamics")
     known = METHODS.get(name)
     if known is not None:
         known = replace(known, dynamics=traits["dynamics"])  # learned beside any method where that was asked for

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -20,11 +21,15 @@ from thalweg.flows.carry import Carrier, check_samples, make_noise
 from thalweg.flows.ensemble import members
 from thalweg.flows.running import Integrator
 from thalweg.flows.store import load_fit
-from thalweg.tl._fates.futures import Fates, mean_of
+from thalweg.tl._fates.deaths import died
+from thalweg.tl._fates.futures import Fates, Found, mean_of
 from thalweg.tl._fates.plans import PlanFates
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+DIED = "died"
+"""Column of cells that leave no descendants."""
 
 
 def fate(
@@ -34,6 +39,7 @@ def fate(
     key: str = "thalweg",
     kind: Literal["plan", "flow"] | None = None,
     terminal: Sequence[str] | None = None,
+    include_died: bool = False,
     n_samples: int = 20,
     n_neighbors: int = 15,
     bandwidth: float | None = None,
@@ -77,6 +83,10 @@ def fate(
     terminal
         Groups to end in; by default all groups present at the last time. The probabilities are then those of a cell
         that ends in one of them.
+    include_died
+        Add the column ``"died"``: the probability that the lineage of a cell ends before the last time, because its
+        state vanishes, or by the rates of a fit with ``death_key``. The other columns are then the probabilities that
+        it survives and ends in the group.
     n_samples, n_steps
         Futures of each cell, and steps of each in an interval, under the SDE.
     n_neighbors
@@ -126,22 +136,26 @@ def fate(
     check_samples(n_samples)
     if kind not in (None, "plan", "flow"):
         raise InputError(f"kind must be 'plan', 'flow' or None, found {kind!r}.")
-    if kind == "plan" and not stored.method.dynamics:
+    if kind == "plan" and not stored.method.bridged:
         raise InputError(
             f"kind='plan' needs method='usb' or FitConfig(score='learned'), found {stored.method.name!r}; "
             "use kind='flow'."
         )
-    cells, noise = read_cells(adata, stored.recipe), make_noise(stored.process, stochastic, generator)
+    cells, noise = stored.alive(read_cells(adata, stored.recipe)), make_noise(stored.process, stochastic, generator)
+    known = stored.sized or stored.recipe.growth_key is not None  # growth that is a mere preference weighs nothing
     column = obs_column(adata, groupby, "groupby")
     groups = _groups(column, cells, terminal, groupby)
     codes = pd.Categorical(column.astype(str).where(column.notna()), categories=groups).codes.astype(np.int64)
-    along_plans = kind == "plan" or (kind is None and stored.method.dynamics and stochastic is None)
+    along_plans = kind == "plan" or (kind is None and stored.method.bridged and stochastic is None)
     n_futures = n_samples if noise and not along_plans else 1
     if along_plans:
-        found = PlanFates(stored.process, cells, codes, len(groups), n_neighbors, bandwidth)()
+        found = PlanFates(stored.process, cells, codes, len(groups), n_neighbors, bandwidth, known)()
     else:
-        carriers = [Carrier(flow, cells, noise, Integrator(n_steps=n_steps)) for flow in members(stored.process)]
+        course = cells if known else replace(cells, rates=None, lost=None, arrived=None)
+        carriers = [Carrier(flow, course, noise, Integrator(n_steps=n_steps)) for flow in members(stored.process)]
         found = mean_of([Fates(c, n_futures, codes, len(groups), n_neighbors, bandwidth)() for c in carriers])
+    if include_died:
+        found, groups = _with_died(found, groups, Carrier(stored.process, cells), n_neighbors, bandwidth)
     name, out = key_added or f"fate_{groupby}", writable(adata, copy)
     best = found.p.argmax(1)
     out.obsm[name] = pd.DataFrame(found.p, index=out.obs_names, columns=groups)
@@ -187,6 +201,22 @@ def _groups(column: pd.Series, cells: Cells, terminal: Sequence[str] | None, gro
     return chosen
 
 
+def _with_died(
+    found: Found, groups: list[str], carrier: Carrier, n_neighbors: int, bandwidth: float | None
+) -> tuple[Found, list[str]]:
+    """Fates with a last column for cells that leave no descendants."""
+    if carrier.cells.lost is None and carrier.cells.deaths is None:
+        raise InputError(
+            "include_died=True needs a fit that knows of deaths: method 'usb', 'uotcfm' or 'uam', or a death_key."
+        )
+    if DIED in groups:
+        raise InputError(f"a terminal group is named {DIED!r}, as the column that include_died=True adds; rename it.")
+    ends = died(carrier, n_neighbors, bandwidth)[:, None]
+    p = np.concatenate([found.p * (1 - ends), ends], 1)
+    error = np.concatenate([found.error * (1 - ends), np.zeros_like(ends)], 1)
+    return Found(p, error, found.bandwidth), [*groups, DIED]
+
+
 def _confidence(p: Floats) -> Floats:
     if p.shape[1] == 1:
         return np.ones(len(p))
@@ -200,5 +230,5 @@ def _carry_colors(adata: AnnData, column: pd.Series, groupby: str, name: str, gr
     colors = adata.uns.get(f"{groupby}_colors")
     if colors is None or not isinstance(column.dtype, pd.CategoricalDtype) or len(colors) < len(column.cat.categories):
         return
-    by_group = dict(zip(map(str, column.cat.categories), map(str, colors), strict=False))
+    by_group = {DIED: "#b3b3b3"} | dict(zip(map(str, column.cat.categories), map(str, colors), strict=False))
     adata.uns[f"{name}_colors"] = np.array([by_group[g] for g in groups])

@@ -12,12 +12,15 @@ from thalweg._random import Rng, resolve_rng
 from thalweg._settings import logger
 from thalweg.data.cells import read_course
 from thalweg.data.recipe import Recipe
+from thalweg.data.sizes import Sizes, read_sizes
 from thalweg.data.times import TimeMap
 from thalweg.data.writing import writable
 from thalweg.errors import InputError
 from thalweg.flows.config import FitConfig
+from thalweg.flows.ensemble import join
 from thalweg.flows.fitting import train_flows
 from thalweg.flows.methods import Method, find_method, with_dynamics
+from thalweg.flows.reconstruction import reconstruct
 from thalweg.flows.resume import identify, open_runs
 from thalweg.flows.store import pack
 from thalweg.flows.time_axis import Spacing, make_axis
@@ -39,8 +42,11 @@ def fit(
     condition_key: str | None = None,
     weight_key: str | None = None,
     growth_key: str | None = None,
+    death_key: str | None = None,
+    population_size: Sizes | None = None,
     config: FitConfig | None = None,
     n_models: int = 1,
+    check: bool = True,
     rng: Rng = None,
     random_state: Rng = None,
     device: str = "auto",
@@ -144,22 +150,31 @@ def fit(
     """
     generator, chosen = resolve_rng(rng, random_state), find_method(method)
     config = FitConfig() if config is None else config
-    if config.score is not None and not chosen.dynamics:
+    if config.score is not None and not chosen.bridged:
         chosen = with_dynamics(chosen)
-    recipe = Recipe(time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key)
+    recipe = Recipe(time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key, death_key)
     cells = read_course(adata, recipe)
+    sizes = read_sizes(adata, population_size, cells, time_map)
+    if sizes is not None and not chosen.turns_over:
+        raise InputError(
+            f"population_size needs a method whose process grows ('usb', 'uotcfm', 'uam'); method={chosen.name!r} "
+            "keeps every population at its size. For rates of single cells give growth_key."
+        )
     axis, place = make_axis(cells.times, spacing), resolve_device(device)
     if resume and checkpoint_dir is None:
         raise InputError("resume=True needs checkpoint_dir, the folder to go on from.")
     generators = _generators(generator, n_models)
     runs = open_runs(
-        checkpoint_dir, identify(cells, chosen, axis, place), config, generators,
+        checkpoint_dir, identify(cells, chosen, axis, place, sizes), config, generators,
         resume=resume, every=checkpoint_every, fresh=rng is None and random_state is None,
     )  # fmt: skip
-    fitted = train_flows(cells, chosen, axis, config, runs, device=place, description=chosen.name)
+    fitted = train_flows(cells, chosen, axis, config, runs, device=place, sizes=sizes, description=chosen.name)
     out = writable(adata, copy)
-    out.uns[key_added] = pack(fitted, cells, adata.obs_names.to_numpy(), chosen, recipe, config)
+    out.uns[key_added] = pack(fitted, cells, adata.obs_names.to_numpy(), chosen, recipe, config, sizes)
     logger.info("added uns[%r]: the fitted flow", key_added)
+    if check and chosen.field != "noise":
+        process = join([one.flow for one in fitted]).process
+        out.uns[key_added]["reconstruction"] = reconstruct(process, fitted[0].alive(cells), sizes)
     return out if copy else None
 
 

@@ -15,6 +15,7 @@ from thalweg.flows.carry import Carrier, Cloud, make_noise
 from thalweg.flows.dispersion import disperse_cloud
 from thalweg.flows.ensemble import spread
 from thalweg.flows.flow import Flow
+from thalweg.flows.population import total_size
 from thalweg.flows.running import Integrator
 from thalweg.flows.store import Stored, load_fit
 
@@ -94,7 +95,7 @@ def interpolate(
     stored, time = load_fit(find_fit(adata, key), key, device), _one_number(time)
     flow = stored.process if stochastic else stored.flow
     flow.axis.check(time, extrapolate=extrapolate)
-    cells = read_cells(adata, stored.recipe)
+    cells = stored.alive(read_cells(adata, stored.recipe))
     _check_source(cells, source_time, both_ends, stored.recipe.time_key)
     generator = resolve_rng(rng, random_state)
     noise = make_noise(flow, stochastic or False, generator)
@@ -116,6 +117,8 @@ def interpolate(
         "source_time": np.array(cloud.starts),
         "stochastic": float(stochastic),
         "dispersed": dispersed,
+        "observed": bool((cells.times == time).any()),
+        "mass": total_size(cells, time),
     }
     return out
 

@@ -102,12 +102,12 @@ def trajectories(
         If the result would exceed ``thalweg.settings.max_memory``.
     """
     generator, stored = resolve_rng(rng, random_state), load_fit(find_fit(adata, key), key, device)
-    noise = make_noise(stored.process, stored.method.dynamics if stochastic is None else stochastic, generator)
+    noise = make_noise(stored.process, stored.method.bridged if stochastic is None else stochastic, generator)
     if n_samples < 1 or (n_samples > 1 and noise is None):
         raise InputError(f"n_samples={n_samples}: give 1, or more with stochastic=True; the ODE has one path per cell.")
     if direction not in ("forward", "backward", "both"):
         raise InputError(f"direction must be 'forward', 'backward' or 'both', found {direction!r}.")
-    course, grid = read_cells(adata, stored.recipe), _grid(stored, times, n_times, extrapolate)
+    course, grid = stored.alive(read_cells(adata, stored.recipe)), _grid(stored, times, n_times, extrapolate)
     chosen = np.repeat(_chosen(adata, cells, course, direction, generator), n_samples)
     fix = "choose fewer cells or times"
     check_memory("the paths", len(chosen), (len(grid) + 1) * course.n_dims, 4, settings.max_memory, fix)

@@ -119,7 +119,7 @@ def transition(
     check_neighbours(n_neighbors, bandwidth)
     check_samples(n_samples)
     stored, generator = load_fit(find_fit(adata, key), key, device), resolve_rng(rng, random_state)
-    cells, noise = read_cells(adata, stored.recipe), make_noise(stored.process, stochastic, generator)
+    cells, noise = stored.alive(read_cells(adata, stored.recipe)), make_noise(stored.process, stochastic, generator)
     pairs, n_futures = _pairs(cells.times, t0, t1, stored.recipe.time_key), n_samples if noise else 1
     if kind == "flow":
         rows, per_row = sum(len(cells.rows(start)) for start, _ in pairs), min(top_k, n_neighbors * n_futures)

@@ -118,6 +118,9 @@ def velocity(
     if differ is not None:
         out.obsm[f"{name}_sd"] = differ.astype(np.float32)
         logger.info("added obsm[%r]: standard deviation over the models", f"{name}_sd")
+    if stored.turnover is not None:
+        out.obs["growth_rate"] = stored.growth_now(read_cells(adata, stored.recipe))
+        logger.info("added obs['growth_rate']: growth of the cells per unit of obs[%r]", time_key)
     if embedding is not None:
         y = read_representation(adata, embedding)
         on = v if embedding == rep else project(cells.x, v, y, method=projection, n_neighbors=n_neighbors)
@@ -144,7 +147,7 @@ def _field(kind: str, stored: Stored) -> Callable[..., Floats]:
     """The function of coordinates, times and conditions."""
     if kind == "drift":
         return partial(drift, stored.process)
-    return partial(current, stored.process) if stored.method.dynamics else stored.flow.velocity
+    return partial(current, stored.process) if stored.method.bridged else stored.process.velocity
 
 
 def _gene_map(adata: AnnData, use_rep: str, n_dims: int, genes: bool | Sequence[str], layer: str | None) -> GeneMap:

@@ -50,6 +50,8 @@ class PlanFates:
         Number of terminal groups.
     n_neighbors, bandwidth
         Of the kernel that shares a last cell of no terminal group among those that have one.
+    weigh
+        Whether the growth of a cell weighs: of two futures, the one with more descendants counts more.
     """
 
     flow: Flow
@@ -58,6 +60,7 @@ class PlanFates:
     n_groups: int
     n_neighbors: int
     bandwidth: float | None
+    weigh: bool
 
     def __call__(self) -> Found:
         """Fates, their standard errors and the mean bandwidth at the ends."""
@@ -102,6 +105,6 @@ class PlanFates:
             inflate = np.divide(n, n - 1, out=np.zeros_like(n), where=n > 1 + 1e-9)
             variance[rows] = square / total**2 * inflate + mean.value[:, self.n_groups :].numpy() / n
             mass[rows] = total[:, 0]
-            if cells.rates is not None:
+            if self.weigh and cells.rates is not None:
                 mass[rows] *= offspring(cells.rates[rows], t1 - t0)
         return Found(p, np.sqrt(variance), np.nan)

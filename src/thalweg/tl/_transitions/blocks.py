@@ -6,15 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
+from torch import Tensor
 
 from thalweg.core.couplings import Plan
 from thalweg.core.neighbours import Neighbours
 from thalweg.data.cells import Cells, Rows
 from thalweg.errors import InputError
 from thalweg.flows import normalisation
-from thalweg.flows.bridges import couple_bridges
 from thalweg.flows.carry import Carrier, Futures
 from thalweg.flows.coupling import couple
+from thalweg.flows.pairs import couple_dynamics
 from thalweg.flows.store import Stored
 
 
@@ -138,8 +139,11 @@ def plan_block(stored: Stored, cells: Cells, t0: float, t1: float) -> Block:
     keep = np.flatnonzero((cells.time == t0) | (cells.time == t1))
     course = cells.take(keep)
     z = normalisation.normalise(course.x, flow.center, flow.scale)
-    if method.dynamics:
-        mixture, mass = couple_bridges(course, z, flow.axis, np.asarray(stored.process.sigma), {}).mixture, None
+    mass: tuple[Tensor, Tensor] | None
+    if method.dynamics != "none":
+        sigma = np.asarray(stored.process.sigma) if method.bridged else None
+        pairs = couple_dynamics(course, z, flow.axis, sigma, {})
+        mixture, mass = pairs.plans(), pairs.log_mass
     else:
         coupled = couple(course, z, flow.axis, method, stored.config, float(flow.sigma), {})
         mixture, mass = coupled.mixture, coupled.log_mass
