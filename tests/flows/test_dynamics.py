@@ -105,7 +105,8 @@ def pairs(generator, n=4000):
     plan = Plan(index, index, torch.full((n,), 1 / n, dtype=torch.float64), (n, n))
     mixture = Mixture([plan], [index], [index + n], torch.ones(1, dtype=torch.float64))
     tau = torch.cat([torch.zeros(n), torch.ones(n)])
-    return BridgeSampler(torch.cat([x0, x1]), tau, None, mixture, torch.tensor([SIGMA]), 1)
+    still = torch.zeros(2 * n)
+    return BridgeSampler(torch.cat([x0, x1]), tau, None, mixture, torch.tensor([SIGMA]), 1, (still, still))
 
 
 def test_what_is_drawn(generator):

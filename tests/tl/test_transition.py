@@ -159,11 +159,9 @@ def test_a_plan_couples_as_optimal_transport_does(cells):
         tw.tl.fit(adata, "time", method=method, rng=0, config=tw.tl.FitConfig(max_steps=2, width=4), key_added=method)
     tw.tl.transition(adata, kind="plan", key="otcfm")
     np.testing.assert_allclose(tw.get.couplings(adata)[0.0, 1.0].toarray(), np.eye(60)[np.argsort(order)], atol=1e-6)
-    tw.tl.transition(adata, kind="plan", key="uotcfm", key_added="unbalanced")
+    tw.tl.transition(adata, kind="plan", key="uotcfm", key_added="unbalanced")  # movement explains all: nothing grows
     block = tw.get.couplings(adata, key="unbalanced", normalize="none")[0.0, 1.0]
-    # Cells grow by what their share of the later population is: all that arrives is that population, each cell once.
-    np.testing.assert_allclose(np.asarray(block.sum(0)).ravel(), 1.0, atol=0.02)
-    assert np.asarray(block.sum(1)).std() > 1e-3
+    np.testing.assert_allclose(block.toarray(), np.eye(60)[np.argsort(order)], atol=1e-6)
     with pytest.raises(InputError, match="uses no transport plan"):
         tw.tl.transition(adata, kind="plan", key="icfm")
 

@@ -47,8 +47,8 @@ class Recipe:
     condition_key: str | None = None
     weight_key: str | None = None
     growth_key: str | None = None
-    death_key: str | None = None
     conditions: tuple[str, ...] = ()
+    death_key: str | None = None
 
     @property
     def places(self) -> Recipe:

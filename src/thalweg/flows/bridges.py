@@ -25,9 +25,8 @@ from thalweg.core import couplings
 from thalweg.core.ot import bridge, unbalanced
 from thalweg.core.ot.entropic import EntropicPlan, plan_entries, solve_entropic
 from thalweg.data.cells import Cells, Rows
-from thalweg.flows.coupling import Interval, normalised, representatives
+from thalweg.flows.coupling import Interval, moving, normalised, representatives
 from thalweg.flows.time_axis import TimeAxis
-from thalweg.flows.turnover import moving
 
 Floats = NDArray[np.float64]
 PER_ROW = 64

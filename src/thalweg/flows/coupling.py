@@ -29,6 +29,7 @@ PlanCache = dict[tuple[object, ...], tuple[couplings.Coupling, float]]
 
 LARGEST = 2**14
 """Cells of a population that take part in the plans of a bridge."""
+_NEARLY = 0.999  # of a cell dies in place, or has arrived: it takes no part in plans
 
 
 @dataclass(frozen=True)
@@ -113,12 +114,13 @@ def couple(
         start, rows, cols = time.perf_counter(), interval.rows, interval.cols
         share = cells.weights[rows].sum() / cells.weights[cells.time == interval.t0].sum()
         if method.bridged:
-            interval = replace(interval, rows=representatives(rows), cols=representatives(cols))
-            rows, cols = interval.rows, interval.cols
+            rows, cols = representatives(rows), representatives(cols)
+        rows, cols = moving(rows, cells.lost), moving(cols, cells.arrived)
+        interval = replace(interval, rows=rows, cols=cols)
         length = float(np.diff(axis.tau([interval.t0, interval.t1]))[0])
         pairing = _Pairing(method, config, 2 * sigma**2 * length if method.coupling == "entropic" else 0.0)
         grown = normalised(cells.grown(rows, interval.t1 - interval.t0))
-        ends = _Ends(z[rows], z[cols], grown, normalised(cells.weights[cols]))
+        ends = _Ends(z[rows], z[cols], grown, normalised(cells.descended(cols)))
         coupling, kind, spent = pairing(ends, cache, (interval.condition, interval.t0, interval.t1))
         if method.growth and isinstance(coupling, couplings.Plan):
             leaving, arriving = coupling.marginals()
@@ -157,6 +159,11 @@ def representatives(rows: Rows) -> Rows:
         return rows
     out: Rows = np.sort(np.random.default_rng(0).choice(rows, LARGEST, replace=False))
     return out
+
+
+def moving(rows: Rows, share: NDArray[np.float64] | None) -> Rows:
+    """The rows of cells that take part in a plan, given the share of each cell that does not."""
+    return rows if share is None else rows[share[rows] < _NEARLY]
 
 
 def _row(cells: Cells, interval: Interval, kind: str, pairing: _Pairing | None, seconds: float) -> dict[str, object]:

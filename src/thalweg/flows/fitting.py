@@ -103,7 +103,8 @@ def train_flow(
     terms = Terms(method, sigma, config, axis.n_intervals)
     turnover = find_turnover(cells, z, config, sizes) if method.turns_over else None
     alive = cells if turnover is None else turnover.of(cells, z)
-    coupled, pairs, intervals, borrowed = _coupled((cells, alive), z, axis, method, config, diffusion, cache)
+    stay = replace(cells, lost=alive.lost, arrived=alive.arrived)  # a prediction has a growth of its own
+    coupled, pairs, intervals, borrowed = _coupled((stay, alive), z, axis, method, config, diffusion, cache)
     if checkpoints is not None:  # whether plans are whole depends on the memory allowed
         checkpoints.expect(couplings=coupled.intervals["coupling"].tolist())
         expect_threads(checkpoints, method)
@@ -117,7 +118,7 @@ def train_flow(
         generator=torch_generator(rng),
     ).to(device)
     draws = Draws(sampler)
-    if pairs is not None and isinstance(sampler, IntervalSampler):
+    if pairs is not None:
         draws = Draws(sampler, _dynamics_sampler(sampler, axis, method, pairs, diffusion), pairs.origin.to(device))
     training, held_back = _split(draws, config, rng)
     _begin(net.main, training.prediction, axis, rng)
@@ -186,8 +187,8 @@ def _coupled(
 ) -> tuple[Coupled, Pairs | None, pd.DataFrame, float]:
     """The plans of the prediction and of the dynamics, their record, and the seconds that others spent on them.
 
-    The dynamics know of births and deaths, the prediction does not: ``cells`` are those of both. A fit is charged for
-    every plan it uses, also for those an earlier fit on the same cells left in the cache.
+    ``cells`` are those of both: the dynamics know their rates, the prediction only who dies or arrives in place. A fit
+    is charged for every plan it uses, also for those an earlier fit on the same cells left in the cache.
     """
     start, cache = time.perf_counter(), {} if cache is None else cache
     coupled = couple(cells[0], z, axis, method, config, diffusion.scale, cache)
@@ -214,7 +215,7 @@ def _sampler(cells: Cells, z: Tensor, axis: TimeAxis, method: Method, sigma: flo
 
 
 def _dynamics_sampler(
-    sampler: IntervalSampler, axis: TimeAxis, method: Method, pairs: Pairs, diffusion: Diffusion
+    sampler: Sampler, axis: TimeAxis, method: Method, pairs: Pairs, diffusion: Diffusion
 ) -> BridgeSampler | IntervalSampler:
     """The sampler of the dynamics, of the same cells as that of the prediction."""
     device = sampler.z.device
@@ -222,7 +223,7 @@ def _dynamics_sampler(
     z, condition = sampler.z[origin], None if sampler.condition is None else sampler.condition[origin]
     tau = torch.as_tensor(axis.tau(pairs.time), dtype=torch.float32, device=device)
     mass = (pairs.log_mass[0].to(device), pairs.log_mass[1].to(device))
-    if not method.bridged:
+    if not method.bridged and isinstance(sampler, IntervalSampler):
         return replace(sampler, z=z, tau=tau, condition=condition, mixture=mixture, log_mass=mass)
     sigma = torch.as_tensor(diffusion.sigma, dtype=torch.float32, device=device)
     return BridgeSampler(z, tau, condition, mixture, sigma, sampler.n_intervals, mass)

@@ -27,9 +27,8 @@ from thalweg.core.ot.exact import check_fits
 from thalweg.data.cells import Cells, Rows, offspring
 from thalweg.errors import MemoryBudgetError
 from thalweg.flows.bridges import make_bridge
-from thalweg.flows.coupling import Interval, PlanCache, intervals, normalised, representatives
+from thalweg.flows.coupling import Interval, PlanCache, intervals, moving, normalised, representatives
 from thalweg.flows.time_axis import TimeAxis
-from thalweg.flows.turnover import moving
 
 Floats = NDArray[np.float64]
 _LEFT = 4.0  # a cell that dies or arrives in place has exp(-4) of its mass at the other end

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from thalweg._settings import logger, settings
+from thalweg._settings import logger
 from thalweg.core.distances import wasserstein
 from thalweg.data.cells import Cells, Floats, Rows
 from thalweg.flows.carry import Carrier, make_noise
@@ -64,7 +64,7 @@ def _some(rows: Rows, rng: np.random.Generator) -> Rows:
 
 def _w1(course: Cells, real: Rows, x: Floats, weights: Floats) -> float:
     p, q = weights / weights.sum(), course.weights[real] / course.weights[real].sum()
-    return wasserstein(x, course.x[real], p=1, a=p, b=q, max_memory=settings.max_memory)
+    return wasserstein(x, course.x[real], p=1, a=p, b=q)
 
 
 def _floor(course: Cells, real: Rows, rng: np.random.Generator) -> float:

@@ -43,7 +43,6 @@ PRICE = 10.0
 """``c``, in squared spreads: what a death or an arrival costs. Fixed on simulated courses with and without division."""
 _ENTROPY = 0.5  # of the plan between states, in squared spreads
 _VALUES = ("rate", "current", "lost", "arrived")  # of each state
-_NEARLY = 0.999  # of a cell that dies or arrives takes no part in plans
 
 
 @dataclass(frozen=True)
@@ -95,11 +94,6 @@ class Turnover:
             if len(rows):
                 out[rows] = states.membership(x[rows]) @ of[condition, t]
         return out
-
-
-def moving(rows: Rows, share: Floats | None) -> Rows:
-    """The rows of cells that take part in a plan, given the share of each cell that does not."""
-    return rows if share is None else rows[share[rows] < _NEARLY]
 
 
 def find_turnover(cells: Cells, z: Tensor, config: FitConfig, sizes: Floats | None) -> Turnover:

@@ -5,7 +5,7 @@ from thalweg.get._cellrank import cellrank_kernel
 from thalweg.get._colors import colors
 from thalweg.get._flow_df import flow_df
 from thalweg.get._genes import drivers_df, growth_df
-from thalweg.get._get import history, intervals
+from thalweg.get._get import history, intervals, reconstruction_df
 from thalweg.get._populations import populations
 from thalweg.get._transitions import couplings, fate_df, transition_df
 from thalweg.get._velocity_grid import velocity_grid
@@ -22,6 +22,7 @@ __all__ = [
     "history",
     "intervals",
     "populations",
+    "reconstruction_df",
     "transition_df",
     "velocity_grid",
 ]

@@ -10,6 +10,7 @@ from thalweg.pl._growth import growth
 from thalweg.pl._history import history
 from thalweg.pl._interpolation import interpolation
 from thalweg.pl._leave_one_out import leave_one_out
+from thalweg.pl._reconstruction import reconstruction
 from thalweg.pl._time_course import time_course
 from thalweg.pl._trajectories import trajectories
 from thalweg.pl._velocity import velocity
@@ -25,6 +26,7 @@ __all__ = [
     "history",
     "interpolation",
     "leave_one_out",
+    "reconstruction",
     "time_course",
     "trajectories",
     "velocity",

@@ -69,12 +69,12 @@ def fit(
     method
         ``"otcfm"``: pairs of the exact optimal transport plan (Tong et al. 2024). ``"uotcfm"``: unbalanced transport
         with growth, so that cells carry weights (Chizat et al. 2018). ``"usb"``: its predictions, and beside them the
-        dynamics of single cells, an unbalanced Schrödinger bridge whose diffusion is learned from the cells, with their
-        drift, noise and fates (Léonard 2014; Tong et al. 2024). ``"sf2m"``: Schrödinger bridge, pairs of the entropic
-        plan and Brownian bridges between them, with a score, so that it also runs as an SDE (Tong et al. 2024, [SF]2M);
-        ``"sbcfm"``: the same without the score. ``"icfm"``: independent pairs. ``"vpcfm"``: independent pairs on the
-        trigonometric interpolant (Albergo & Vanden-Eijnden 2023). ``"am"``, ``"eam"``, ``"uam"``: a potential, by
-        action matching, its entropic and its unbalanced form (Neklyudov et al. 2023). ``"fm"``: a flow from Gaussian
+        dynamics of single cells, a Schrödinger bridge with births and deaths whose diffusion is learned from the cells,
+        with their drift, noise and fates (Léonard 2014; Tong et al. 2024). ``"sf2m"``: Schrödinger bridge, pairs of the
+        entropic plan and Brownian bridges between them, with a score, so that it also runs as an SDE (Tong et al. 2024,
+        [SF]2M); ``"sbcfm"``: the same without the score. ``"icfm"``: independent pairs. ``"vpcfm"``: independent pairs
+        on the trigonometric interpolant (Albergo & Vanden-Eijnden 2023). ``"am"``, ``"eam"``, ``"uam"``: a potential,
+        by action matching, its entropic and its unbalanced form (Neklyudov et al. 2023). ``"fm"``: a flow from Gaussian
         noise to the population of each time (Lipman et al. 2023). Or a `Method` of your own: a coupling and a path.
     use_rep
         Key of ``obsm``; by default the PCA that exists. ``"X"`` uses ``adata.X``.
@@ -94,12 +94,23 @@ def fit(
     growth_key
         Column of ``obs`` with a growth rate for each cell, as of `thalweg.pp.growth`. Until the next time a cell has
         ``exp(rate dt)`` descendants, and plans give it as many partners (Schiebinger et al. 2019); predicted cells
-        carry the weight.
+        carry the weight. For ``"usb"``, ``"uotcfm"`` and ``"uam"`` the rates are a reference, from which what the cells
+        show may depart at a price (``FitConfig.growth_strength``).
+    death_key
+        Column of ``obs`` with a death rate for each cell; ``growth_key`` is then the birth rate. `fate` can tell which
+        cells die.
+    population_size
+        How many cells each population has, counted or estimated, in any unit: ``{time: size}``, or ``{condition: {time:
+        size}}`` with a ``condition_key``, or a key of ``uns`` that holds such a dict. Populations then grow as the
+        sizes say. Without it, totals are relative: they follow the given rates, or are 1 at every time.
     config
         Training, network, noise and size of the plans: ``config=tw.tl.FitConfig(max_steps=500)``; `FitConfig`.
     n_models
         Models to train, of the same plans and other seeds. Every verb runs the mean of their fields; velocities,
         predictions and simulated fates say how far they differ.
+    check
+        Roll the first population out through all times, store how well the others come back
+        (`thalweg.pl.reconstruction`) and warn if they do not. It takes a second or two.
     rng, random_state
         Seed, numpy Generator or None; two names of one argument. The same seed gives the same bits on one machine's
         CPU; for entropic and unbalanced plans with the same number of threads (``torch.get_num_threads()``).
@@ -125,8 +136,9 @@ def fit(
     ``adata.uns[key_added]`` : dict
         The model: ``params``, ``recipe`` (the columns that cells are read from), ``config``, ``time``, ``center``,
         ``scale``, ``diffusion`` (of each component), ``seen`` (the cells in numbers), ``weights`` (safetensors bytes of
-        each model), ``history`` and ``intervals`` (DataFrames), ``best_step``, ``seconds``. It survives ``write_h5ad``
-        and ``write_zarr``.
+        each model), ``history`` and ``intervals`` (DataFrames), ``best_step``, ``seconds``, ``population_sizes``,
+        ``turnover`` (births and deaths of the states of the cells) and ``reconstruction``, a DataFrame with the W1 of
+        each population rolled out, its floor and its mass. It survives ``write_h5ad`` and ``write_zarr``.
 
     Raises
     ------
@@ -152,14 +164,10 @@ def fit(
     config = FitConfig() if config is None else config
     if config.score is not None and not chosen.bridged:
         chosen = with_dynamics(chosen)
-    recipe = Recipe(time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key, death_key)
+    recipe = Recipe(time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key, (), death_key)
     cells = read_course(adata, recipe)
     sizes = read_sizes(adata, population_size, cells, time_map)
-    if sizes is not None and not chosen.turns_over:
-        raise InputError(
-            f"population_size needs a method whose process grows ('usb', 'uotcfm', 'uam'); method={chosen.name!r} "
-            "keeps every population at its size. For rates of single cells give growth_key."
-        )
+    _check_sizes(sizes is not None, chosen)
     axis, place = make_axis(cells.times, spacing), resolve_device(device)
     if resume and checkpoint_dir is None:
         raise InputError("resume=True needs checkpoint_dir, the folder to go on from.")
@@ -176,6 +184,14 @@ def fit(
         process = join([one.flow for one in fitted]).process
         out.uns[key_added]["reconstruction"] = reconstruct(process, fitted[0].alive(cells), sizes)
     return out if copy else None
+
+
+def _check_sizes(given: bool, method: Method) -> None:
+    if given and not method.turns_over:
+        raise InputError(
+            f"population_size needs a method with births and deaths ('usb', 'uotcfm', 'uam'); method={method.name!r} "
+            "keeps every population at its size. For rates of single cells give growth_key."
+        )
 
 
 def _generators(rng: np.random.Generator, n_models: int) -> list[np.random.Generator]:

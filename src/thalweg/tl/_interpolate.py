@@ -41,6 +41,11 @@ def interpolate(
 ) -> AnnData:
     """Predict the cells at any time, observed or not.
 
+    Methods with births and deaths (``"usb"``, ``"uotcfm"``, ``"uam"``) have two flows. Between observed times this
+    function runs the one that predicts populations best, in which cells may change their weights instead of moving. At
+    a time that the fit has seen it runs the process of the cells, which returns the population that was observed there.
+    Cells that vanish in place fade linearly until the next observed time; cells without ancestors rise likewise.
+
     Parameters
     ----------
     adata
@@ -79,7 +84,9 @@ def interpolate(
     A new AnnData, a row for each cell carried: ``obsm[use_rep]`` the predicted coordinates (float32),
     ``obs["source"]`` the name of the cell it started from, ``obs["weight"]`` its weight (summing to one; with the
     growth on the way, for methods that learn it and fits with a ``growth_key``),
-    ``obs[time_key]`` the time, and ``uns["interpolation"]`` what was done. A fit with ``n_models`` adds
+    ``obs[time_key]`` the time, and ``uns["interpolation"]`` what was done, with the
+    ``source_time``, whether the time was ``observed``, and the ``mass`` of the population relative to the first time
+    (known with sizes or rates; otherwise 1). A fit with ``n_models`` adds
     ``obs["spread"]``: how far the models' predictions of the cell lie from their mean, in units of the representation
     (standard deviation; not for an SDE).
 
@@ -93,7 +100,8 @@ def interpolate(
         side only.
     """
     stored, time = load_fit(find_fit(adata, key), key, device), _one_number(time)
-    flow = stored.process if stochastic else stored.flow
+    trained = time in stored.flow.axis.times.tolist()
+    flow = stored.process if stochastic or trained else stored.flow
     flow.axis.check(time, extrapolate=extrapolate)
     cells = stored.alive(read_cells(adata, stored.recipe))
     _check_source(cells, source_time, both_ends, stored.recipe.time_key)
