@@ -12,7 +12,7 @@ import thalweg as tw
 from thalweg.core import couplings
 from thalweg.data.cells import read_course
 from thalweg.data.recipe import Recipe
-from thalweg.flows import fitting, normalisation
+from thalweg.flows import draws, normalisation
 from thalweg.flows.coupling import couple
 from thalweg.flows.methods import METHODS, find_method
 from thalweg.flows.time_axis import make_axis
@@ -93,7 +93,7 @@ def test_pairs_are_drawn_by_their_masses_at_both_ends_and_never_weigh_more_than_
     z = normalisation.normalise(cells.x, center, scale)
     axis, method, config = make_axis(cells.times, "real"), find_method("uotcfm"), tw.tl.FitConfig()
     coupled = couple(cells, z, axis, method, config, 0.1, {})
-    sampler = fitting._sampler(cells, z, axis, method, 0.1, coupled)
+    sampler = draws.prediction_sampler(cells, z, axis, method, 0.1, coupled)
     drawn = sampler.batch(40_000, torch.Generator().manual_seed(0))
     assert float(drawn.weight.max()) <= 2 + 1e-5
     far = (cells.time == 0) & (cells.x[:, 1] > 20)

@@ -17,16 +17,15 @@ from torch import Tensor, nn
 from thalweg._random import torch_generator
 from thalweg._settings import logger, settings
 from thalweg.core.contrastive import MeanNegative
-from thalweg.core.fields.affine import Affine, AffineMLP
+from thalweg.core.fields.affine import AffineMLP
 from thalweg.core.objectives import Contrastive, feature_report
-from thalweg.core.paths import Path
 from thalweg.data.cells import Cells
 from thalweg.flows import normalisation
 from thalweg.flows.build import make_flow
 from thalweg.flows.config import FitConfig
 from thalweg.flows.coupling import Coupled, PlanCache, couple
 from thalweg.flows.diffusion import Diffusion, find_diffusion
-from thalweg.flows.draws import Drawn, Draws
+from thalweg.flows.draws import Drawn, Draws, make_draws
 from thalweg.flows.dynamics import BridgeSampler, Dynamics
 from thalweg.flows.flow import Flow
 from thalweg.flows.methods import Method
@@ -34,7 +33,7 @@ from thalweg.flows.networks import FlowNet, make_net
 from thalweg.flows.objective import Terms, check_options
 from thalweg.flows.pairs import Pairs, couple_dynamics
 from thalweg.flows.resume import Run, expect_threads
-from thalweg.flows.samplers import IntervalSampler, NoiseSampler, Sampler
+from thalweg.flows.samplers import IntervalSampler, Sampler
 from thalweg.flows.time_axis import TimeAxis
 from thalweg.flows.turnover import Turnover, find_turnover
 from thalweg.training.loop import Monitor, Validation, train
@@ -108,7 +107,6 @@ def train_flow(
     if checkpoints is not None:  # whether plans are whole depends on the memory allowed
         checkpoints.expect(couplings=coupled.intervals["coupling"].tolist())
         expect_threads(checkpoints, method)
-    sampler = _sampler(cells, z.to(device), axis, method, sigma, coupled)
     net = make_net(
         cells.n_dims,
         method,
@@ -117,15 +115,9 @@ def train_flow(
         n_intervals=axis.n_intervals,
         generator=torch_generator(rng),
     ).to(device)
-    draws = Draws(sampler)
-    if pairs is not None:
-        draws = Draws(sampler, _dynamics_sampler(sampler, axis, method, pairs, diffusion), pairs.origin.to(device))
+    draws = make_draws(cells, z.to(device), axis, method, sigma, coupled, pairs, diffusion)
     training, held_back = _split(draws, config, rng)
-    _begin(net.main, training.prediction, axis, rng)
-    if isinstance(net.dynamics, Dynamics) and isinstance(training.dynamics, BridgeSampler):
-        net.dynamics.begin(training.dynamics, _edges(axis), torch_generator(rng, device))
-    elif isinstance(net.dynamics, FlowNet) and isinstance(training.dynamics, IntervalSampler):
-        _begin(net.dynamics.main, training.dynamics, axis, rng)
+    _begin(net, training, axis, rng)
     result = train(
         net,
         lambda model, n, generator: terms(model, training.batch(n, generator), generator),
@@ -199,40 +191,14 @@ def _coupled(
     return coupled, pairs, coupled.intervals.join(pairs.table), max(0.0, seconds - (time.perf_counter() - start))
 
 
-def _sampler(cells: Cells, z: Tensor, axis: TimeAxis, method: Method, sigma: float, coupled: Coupled) -> Sampler:
-    tau = torch.as_tensor(axis.tau(cells.time), dtype=torch.float32, device=z.device)
-    condition = torch.as_tensor(cells.condition, device=z.device) if cells.conditions else None
-    mixture = coupled.drawn().to(z.device)
-    if method.coupling == "none":
-        return NoiseSampler(z, tau, condition, mixture, method.path(sigma), axis.n_intervals)
-
-    def path_of(length: Tensor) -> Path:
-        # A bridge of one diffusion everywhere spreads by sigma sqrt(D).
-        return method.path(sigma * length.sqrt() if method.bridge else sigma)
-
-    mass = None if coupled.log_mass is None else (coupled.log_mass[0].to(z.device), coupled.log_mass[1].to(z.device))
-    return IntervalSampler(z, tau, condition, mixture, path_of, axis.n_intervals, mass)
-
-
-def _dynamics_sampler(
-    sampler: Sampler, axis: TimeAxis, method: Method, pairs: Pairs, diffusion: Diffusion
-) -> BridgeSampler | IntervalSampler:
-    """The sampler of the dynamics, of the same cells as that of the prediction."""
-    device = sampler.z.device
-    origin, mixture = pairs.origin.to(device), pairs.mixture.to(device)
-    z, condition = sampler.z[origin], None if sampler.condition is None else sampler.condition[origin]
-    tau = torch.as_tensor(axis.tau(pairs.time), dtype=torch.float32, device=device)
-    mass = (pairs.log_mass[0].to(device), pairs.log_mass[1].to(device))
-    if not method.bridged and isinstance(sampler, IntervalSampler):
-        return replace(sampler, z=z, tau=tau, condition=condition, mixture=mixture, log_mass=mass)
-    sigma = torch.as_tensor(diffusion.sigma, dtype=torch.float32, device=device)
-    return BridgeSampler(z, tau, condition, mixture, sigma, sampler.n_intervals, mass)
-
-
-def _begin(network: nn.Module, sampler: Sampler, axis: TimeAxis, rng: np.random.Generator) -> None:
-    """Fit the affine part of a velocity network, where it has one."""
-    if isinstance(network, AffineMLP) and isinstance(sampler, IntervalSampler):
-        _fit_affine(network.affine, sampler, axis, torch_generator(rng, sampler.z.device))
+def _begin(net: FlowNet, training: Draws, axis: TimeAxis, rng: np.random.Generator) -> None:
+    """Give the networks what is known in closed form before they are trained."""
+    _fit_affine(net.main, training.prediction, axis, rng)
+    if isinstance(net.dynamics, Dynamics) and isinstance(training.dynamics, BridgeSampler):
+        generator = torch_generator(rng, training.dynamics.z.device)
+        net.dynamics.begin(training.dynamics, _edges(axis), generator)
+    elif isinstance(net.dynamics, FlowNet) and isinstance(training.dynamics, IntervalSampler):
+        _fit_affine(net.dynamics.main, training.dynamics, axis, rng)
 
 
 def _split(draws: Draws, config: FitConfig, rng: np.random.Generator) -> tuple[Draws, Drawn | None]:
@@ -258,8 +224,14 @@ def _split(draws: Draws, config: FitConfig, rng: np.random.Generator) -> tuple[D
     return draws.restrict(~held), drawn
 
 
-def _fit_affine(affine: Affine, sampler: IntervalSampler, axis: TimeAxis, generator: torch.Generator) -> None:
-    """Fit the affine part to as many samples as its coefficients need, a few at a time, which bounds the memory."""
+def _fit_affine(network: nn.Module, sampler: Sampler, axis: TimeAxis, rng: np.random.Generator) -> None:
+    """Fit the affine part, if there is one, to as many samples as its coefficients need.
+
+    They are drawn a few at a time, which bounds the memory.
+    """
+    if not (isinstance(network, AffineMLP) and isinstance(sampler, IntervalSampler)):
+        return
+    affine, generator = network.affine, torch_generator(rng, sampler.z.device)
     n_rows = (affine.degree + 1) * (affine.dim + 1) * axis.n_intervals
     at_once = min(max(_AFFINE_BATCH, 2048 * axis.n_intervals), 16 * _AFFINE_BATCH)  # some for each interval
 

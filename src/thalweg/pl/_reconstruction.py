@@ -57,7 +57,8 @@ def _distances(axes: Axes, worst: pd.DataFrame) -> None:
     axes.plot(worst.index, worst["still"], color=DARK, lw=1, ls=":", label="first population as it is")
     axes.plot(worst.index, worst["w1"], color=BLUE, marker="o", ms=4, label="rolled out")
     axes.plot(worst.index, worst["floor"], color=CONTEXT, marker="o", ms=4, label="half against half")
-    axes.set(ylabel="W1 to the observed cells", ylim=(0, 1.4 * np.nanmax(worst[["w1", "floor", "still"]])), xticks=worst.index)
+    axes.set(ylabel="W1 to the observed cells", xticks=worst.index)
+    axes.set_ylim(0, 1.4 * np.nanmax(worst[["w1", "floor", "still"]]))  # room for the legend
     legend(axes, inside=True)
 
 

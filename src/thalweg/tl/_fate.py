@@ -20,7 +20,7 @@ from thalweg.errors import InputError
 from thalweg.flows.carry import Carrier, check_samples, make_noise
 from thalweg.flows.ensemble import members
 from thalweg.flows.running import Integrator
-from thalweg.flows.store import load_fit
+from thalweg.flows.store import Stored, load_fit
 from thalweg.tl._fates.deaths import died
 from thalweg.tl._fates.futures import Fates, Found, mean_of
 from thalweg.tl._fates.plans import PlanFates
@@ -134,13 +134,7 @@ def fate(
     generator, stored = resolve_rng(rng, random_state), load_fit(find_fit(adata, key), key, device)
     check_neighbours(n_neighbors, bandwidth)
     check_samples(n_samples)
-    if kind not in (None, "plan", "flow"):
-        raise InputError(f"kind must be 'plan', 'flow' or None, found {kind!r}.")
-    if kind == "plan" and not stored.method.bridged:
-        raise InputError(
-            f"kind='plan' needs method='usb' or FitConfig(score='learned'), found {stored.method.name!r}; "
-            "use kind='flow'."
-        )
+    _check_kind(kind, stored)
     cells, noise = stored.alive(read_cells(adata, stored.recipe)), make_noise(stored.process, stochastic, generator)
     known = stored.sized or stored.recipe.growth_key is not None  # growth that is a mere preference weighs nothing
     column = obs_column(adata, groupby, "groupby")
@@ -148,12 +142,13 @@ def fate(
     codes = pd.Categorical(column.astype(str).where(column.notna()), categories=groups).codes.astype(np.int64)
     along_plans = kind == "plan" or (kind is None and stored.method.bridged and stochastic is None)
     n_futures = n_samples if noise and not along_plans else 1
+    ends = codes, len(groups), n_neighbors, bandwidth
     if along_plans:
-        found = PlanFates(stored.process, cells, codes, len(groups), n_neighbors, bandwidth, known)()
+        found = PlanFates(stored.process, cells, *ends, known)()
     else:
         course = cells if known else replace(cells, rates=None, lost=None, arrived=None)
         carriers = [Carrier(flow, course, noise, Integrator(n_steps=n_steps)) for flow in members(stored.process)]
-        found = mean_of([Fates(c, n_futures, codes, len(groups), n_neighbors, bandwidth)() for c in carriers])
+        found = mean_of([Fates(c, n_futures, *ends)() for c in carriers])
     if include_died:
         found, groups = _with_died(found, groups, Carrier(stored.process, cells), n_neighbors, bandwidth)
     name, out = key_added or f"fate_{groupby}", writable(adata, copy)
@@ -176,6 +171,16 @@ def fate(
     _carry_colors(out, column, groupby, name, groups)
     logger.info("added obsm[%r], obs[%r]: fates among %s", name, name, ", ".join(groups))
     return out if copy else None
+
+
+def _check_kind(kind: str | None, stored: Stored) -> None:
+    if kind not in (None, "plan", "flow"):
+        raise InputError(f"kind must be 'plan', 'flow' or None, found {kind!r}.")
+    if kind == "plan" and not stored.method.bridged:
+        raise InputError(
+            f"kind='plan' needs method='usb' or FitConfig(score='learned'), found {stored.method.name!r}; "
+            "use kind='flow'."
+        )
 
 
 def _groups(column: pd.Series, cells: Cells, terminal: Sequence[str] | None, groupby: str) -> list[str]:
