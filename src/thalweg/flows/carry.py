@@ -285,6 +285,9 @@ def _joined(sides: list[_Side]) -> Cloud:
     if len(started) > len(sides):  # conditions that start at different times: their shares need not sum to one
         weight = weight / weight.sum()
     x, rows = np.concatenate([p.x for p in parts]), np.concatenate([p.rows for p in parts])
+    if len(started) < len(parts):  # a cell that fades on one side is one that enters on the other
+        rows, first, same = np.unique(rows, return_index=True, return_inverse=True)
+        x, weight = x[first], np.bincount(same, weight)
     return Cloud(x, weight, rows, tuple(started))
 
 
