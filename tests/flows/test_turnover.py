@@ -137,6 +137,13 @@ def test_what_vanishes_dies_in_place_and_what_arrives_has_no_ancestors():
     assert sizes(alive, 0) == {0.0: 1.0, 1.0: pytest.approx(1)}
 
 
+def test_growth_by_the_ratio_of_densities_mimics_a_translation():
+    """Cells of N(0, 1), weighed by exp(2 x - 2), are N(2, 1): the example of the page on growth."""
+    x = np.linspace(-8, 8, 4001)
+    moved = np.exp(-(x**2) / 2) * np.exp(2 * x - 2)
+    np.testing.assert_allclose(moved, np.exp(-((x - 2) ** 2) / 2), atol=1e-12)
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e4])
 def test_units_and_offsets_change_nothing(scale):
     rng = np.random.default_rng(0)

@@ -15,6 +15,7 @@ PLOTS = {
     "animation": lambda a, p, s, g: tw.pl.animation(a, p, color="kind", n_frames=2).to_jshtml(),
     "drivers": lambda a, p, s, g: tw.pl.drivers(a, "kind", kind="volcano"),
     "fate": lambda a, p, s, g: tw.pl.fate(a, "kind", "umap", kind="mixed"),
+    "reconstruction": lambda a, p, s, g: tw.pl.reconstruction(a),
     "fate_calibration": lambda a, p, s, g: tw.pl.fate_calibration(a, "kind", "kind"),
     "fate_flow": lambda a, p, s, g: tw.pl.fate_flow(a, "kind"),
     "gene_trends": lambda a, p, s, g: tw.pl.gene_trends(g, kind="heatmap"),

@@ -1,9 +1,8 @@
-"""What a step of training sees: samples for the prediction, and for the dynamics where they are learned beside it."""
+"""What training draws from: samples of the prediction, and of the dynamics where they are learned beside it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,32 +11,16 @@ from thalweg.core.paths import Path
 from thalweg.data.cells import Cells
 from thalweg.flows.coupling import Coupled
 from thalweg.flows.diffusion import Diffusion
-from thalweg.flows.dynamics import Bridged, BridgeSampler
+from thalweg.flows.dynamics import BridgeSampler
 from thalweg.flows.methods import Method
 from thalweg.flows.pairs import Pairs
-from thalweg.flows.samplers import IntervalBatch, IntervalSampler, NoiseSampler, Sampler
+from thalweg.flows.samplers import IntervalSampler, NoiseSampler, Sampler
 from thalweg.flows.time_axis import TimeAxis
-
-
-class Drawn(NamedTuple):
-    """A batch.
-
-    Attributes
-    ----------
-    prediction
-        Samples of the method's own paths.
-    dynamics
-        Of bridges, points with the noise of their bridge and with noise of any size; of a flow, samples of its paths;
-        None without dynamics.
-    """
-
-    prediction: IntervalBatch
-    dynamics: tuple[Bridged, Bridged] | IntervalBatch | None
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Draws batches.
+    """What batches are drawn from.
 
     Attributes
     ----------
@@ -52,11 +35,6 @@ class Draws:
     prediction: Sampler
     dynamics: BridgeSampler | IntervalSampler | None = None
     origin: Tensor | None = None
-
-    def batch(self, n: int, generator: torch.Generator) -> Drawn:
-        """``n`` samples of each."""
-        drawn = self.prediction.batch(n, generator)
-        return Drawn(drawn, None if self.dynamics is None else self.dynamics.batch(n, generator))
 
     def restrict(self, keep: Tensor) -> Draws:
         """The draws given that the source cell lies in ``keep`` (bool of shape ``(n,)``)."""

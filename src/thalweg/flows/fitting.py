@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from math import ceil
 
@@ -25,18 +25,18 @@ from thalweg.flows.build import make_flow
 from thalweg.flows.config import FitConfig
 from thalweg.flows.coupling import Coupled, PlanCache, couple
 from thalweg.flows.diffusion import Diffusion, find_diffusion
-from thalweg.flows.draws import Drawn, Draws, make_draws
+from thalweg.flows.draws import Draws, make_draws
 from thalweg.flows.dynamics import BridgeSampler, Dynamics
 from thalweg.flows.flow import Flow
 from thalweg.flows.methods import Method
 from thalweg.flows.networks import FlowNet, make_net
-from thalweg.flows.objective import Terms, check_options
+from thalweg.flows.objective import Terms, check_options, dynamics_terms
 from thalweg.flows.pairs import Pairs, couple_dynamics
 from thalweg.flows.resume import Run, expect_threads
 from thalweg.flows.samplers import IntervalSampler, Sampler
 from thalweg.flows.time_axis import TimeAxis
 from thalweg.flows.turnover import Turnover, find_turnover
-from thalweg.training.loop import Monitor, Validation, train
+from thalweg.training.loop import Monitor, TrainingResult, Validation, train
 from thalweg.training.saving import Checkpoints
 
 _MEAN_BATCHES = 16
@@ -90,9 +90,14 @@ def train_flow(
     sizes: NDArray[np.float64] | None = None,
     cache: PlanCache | None = None,
     checkpoints: Checkpoints | None = None,
+    dynamics_checkpoints: Checkpoints | None = None,
     description: str = "fit",
 ) -> Fitted:
-    """Fit a flow to the cells of a course; the arguments are those of `thalweg.tl.fit`, resolved."""
+    """Fit a flow to the cells of a course; the arguments are those of `thalweg.tl.fit`, resolved.
+
+    The prediction and the dynamics are trained one after the other, each to its own best weights, so that the one does
+    not depend on the other.
+    """
     start = time.perf_counter()
     check_options(method, config)
     center, scale = normalisation.measure(cells.x)
@@ -117,13 +122,15 @@ def train_flow(
     ).to(device)
     draws = make_draws(cells, z.to(device), axis, method, sigma, coupled, pairs, diffusion)
     training, held_back = _split(draws, config, rng)
-    _begin(net, training, axis, rng)
+    validation = None if held_back is None else _validation(terms, held_back.prediction, rng)
+    _fit_affine(net.main, training.prediction, axis, rng)
+    dynamics, net.dynamics = net.dynamics, None
     result = train(
         net,
-        lambda model, n, generator: terms(model, training.batch(n, generator), generator),
+        lambda model, n, generator: terms(model, training.prediction.batch(n, generator), generator),
         config,
         torch_generator(rng, device),
-        validation=None if held_back is None else _validation(terms, held_back),
+        validation=validation,
         monitor=_monitor(config, training.prediction, rng),
         checkpoints=checkpoints,
         progress=settings.progress,
@@ -132,13 +139,63 @@ def train_flow(
     if net.mean_negative is not None and config.contrastive is not None:
         others = torch_generator(rng, device)
         net.mean_negative.copy_(_mean_negative(net, config.contrastive, training.prediction, others))
-    seconds = time.perf_counter() - start + borrowed + result.earlier_seconds
+    history, earlier = pd.DataFrame(result.history), result.earlier_seconds
+    if dynamics is not None:
+        own = _train_dynamics(
+            dynamics, training, held_back, axis, config, rng, dynamics_checkpoints, f"{description}, dynamics"
+        )
+        net.dynamics, earlier = dynamics, earlier + own.earlier_seconds
+        history = _joined(history, pd.DataFrame(own.history))
+    seconds = time.perf_counter() - start + borrowed + earlier
     steps = int(result.history["step"][-1])
     logger.info(
         "%s: %d steps in %.1f s, the weights of step %d are kept", method.name, steps, seconds, result.best_step
     )
     flow = make_flow(method, net, axis, center, scale, sigma, intervals, cells.conditions)
-    return Fitted(flow, pd.DataFrame(result.history), intervals, result.best_step, seconds, turnover)
+    return Fitted(flow, history, intervals, result.best_step, seconds, turnover)
+
+
+def _train_dynamics(
+    net: Dynamics | FlowNet,
+    training: Draws,
+    held_back: Draws | None,
+    axis: TimeAxis,
+    config: FitConfig,
+    rng: np.random.Generator,
+    checkpoints: Checkpoints | None,
+    description: str,
+) -> TrainingResult:
+    """Train the networks of the process in place."""
+    sampler = training.dynamics
+    assert sampler is not None
+    if isinstance(net, Dynamics) and isinstance(sampler, BridgeSampler):
+        net.begin(sampler, _edges(axis), torch_generator(rng, sampler.z.device))
+    elif isinstance(net, FlowNet) and isinstance(sampler, IntervalSampler):
+        _fit_affine(net.main, sampler, axis, rng)
+    validation = None
+    if held_back is not None and held_back.dynamics is not None:
+        drawn = held_back.dynamics.batch(_VALIDATION_BATCH, torch_generator(rng, sampler.z.device))
+
+        def validation(model: Dynamics | FlowNet) -> float:
+            with torch.no_grad():
+                return float(torch.stack(list(dynamics_terms(model, drawn).values())).sum())
+
+    return train(
+        net,
+        lambda model, n, generator: dynamics_terms(model, sampler.batch(n, generator)),
+        replace(config, dispersive=None, contrastive=None),
+        torch_generator(rng, sampler.z.device),
+        validation=validation,
+        checkpoints=checkpoints,
+        progress=settings.progress,
+        description=description,
+    )
+
+
+def _joined(history: pd.DataFrame, dynamics: pd.DataFrame) -> pd.DataFrame:
+    """One table of both trainings, which share the steps."""
+    own = dynamics.drop(columns="learning_rate").set_index("step").add_prefix("dynamics_")
+    return history.set_index("step").join(own, how="outer").reset_index()
 
 
 def train_flows(
@@ -156,13 +213,13 @@ def train_flows(
     cache: PlanCache = {}
     fitted = []
     with ExitStack() as opened:
-        for _, checkpoints in runs:
-            opened.enter_context(checkpoints or nullcontext())
-        for i, (rng, checkpoints) in enumerate(runs):
+        for run in runs:
+            opened.callback(run.close)
+        for i, run in enumerate(runs):
             name = description if len(runs) == 1 else f"{description}, model {i + 1} of {len(runs)}"
             one = train_flow(
-                cells, method, axis, config, rng, device=device, sizes=sizes, cache=cache, checkpoints=checkpoints,
-                description=name,
+                cells, method, axis, config, run.rng, device=device, sizes=sizes, cache=cache,
+                checkpoints=run.checkpoints, dynamics_checkpoints=run.dynamics, description=name,
             )  # fmt: skip
             fitted.append(one)
     return fitted
@@ -191,18 +248,8 @@ def _coupled(
     return coupled, pairs, coupled.intervals.join(pairs.table), max(0.0, seconds - (time.perf_counter() - start))
 
 
-def _begin(net: FlowNet, training: Draws, axis: TimeAxis, rng: np.random.Generator) -> None:
-    """Give the networks what is known in closed form before they are trained."""
-    _fit_affine(net.main, training.prediction, axis, rng)
-    if isinstance(net.dynamics, Dynamics) and isinstance(training.dynamics, BridgeSampler):
-        generator = torch_generator(rng, training.dynamics.z.device)
-        net.dynamics.begin(training.dynamics, _edges(axis), generator)
-    elif isinstance(net.dynamics, FlowNet) and isinstance(training.dynamics, IntervalSampler):
-        _fit_affine(net.dynamics.main, training.dynamics, axis, rng)
-
-
-def _split(draws: Draws, config: FitConfig, rng: np.random.Generator) -> tuple[Draws, Drawn | None]:
-    """Hold back a share of the source cells of each coupling, and draw one fixed batch of their pairs."""
+def _split(draws: Draws, config: FitConfig, rng: np.random.Generator) -> tuple[Draws, Draws | None]:
+    """Hold back a share of the source cells of each coupling."""
     sampler = draws.prediction
     held, without = torch.zeros(len(sampler.z), dtype=torch.bool), 0
     for rows in sampler.mixture.sources:
@@ -220,8 +267,7 @@ def _split(draws: Draws, config: FitConfig, rng: np.random.Generator) -> tuple[D
             without,
             len(sampler.mixture.sources),
         )
-    drawn = draws.restrict(held).batch(_VALIDATION_BATCH, torch_generator(rng, sampler.z.device))
-    return draws.restrict(~held), drawn
+    return draws.restrict(~held), draws.restrict(held)
 
 
 def _fit_affine(network: nn.Module, sampler: Sampler, axis: TimeAxis, rng: np.random.Generator) -> None:
@@ -251,9 +297,12 @@ def _edges(axis: TimeAxis) -> Tensor:
     return torch.as_tensor(axis.tau(axis.times) / axis.n_intervals, dtype=torch.float32)
 
 
-def _validation(terms: Terms, drawn: Drawn) -> Validation[FlowNet]:
+def _validation(terms: Terms, held_back: Sampler, rng: np.random.Generator) -> Validation[FlowNet]:
+    """The loss on one fixed batch of the pairs held back."""
+    drawn = held_back.batch(_VALIDATION_BATCH, torch_generator(rng, held_back.z.device))
+
     def validation(model: FlowNet) -> float:
-        negatives = torch.Generator(drawn.prediction.unit_t.device).manual_seed(0)  # the same at every call
+        negatives = torch.Generator(drawn.unit_t.device).manual_seed(0)  # the same at every call
         with torch.no_grad():
             return float(torch.stack(list(terms(model, drawn, negatives, regularise=False).values())).sum())
 

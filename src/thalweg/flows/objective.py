@@ -11,9 +11,8 @@ from thalweg.core import losses, objectives
 from thalweg.core.action import Potential, action
 from thalweg.errors import InputError
 from thalweg.flows.config import FitConfig
-from thalweg.flows.draws import Drawn
-from thalweg.flows.dynamics import Dynamics
-from thalweg.flows.dynamics import terms as dynamics_terms
+from thalweg.flows.dynamics import Bridged, Dynamics
+from thalweg.flows.dynamics import terms as bridge_terms
 from thalweg.flows.methods import Method
 from thalweg.flows.networks import FlowNet
 from thalweg.flows.samplers import IntervalBatch
@@ -57,9 +56,9 @@ class Terms:
     n_intervals: int
 
     def __call__(
-        self, net: FlowNet, drawn: Drawn, generator: torch.Generator, *, regularise: bool = True
+        self, net: FlowNet, drawn: IntervalBatch, generator: torch.Generator, *, regularise: bool = True
     ) -> dict[str, Tensor]:
-        """Evaluate: the terms of the prediction, and those of the dynamics.
+        """Evaluate.
 
         Parameters
         ----------
@@ -72,17 +71,6 @@ class Terms:
         regularise
             Whether the dispersive loss counts; it is no measure of fit.
         """
-        terms = self._prediction(net, drawn.prediction, generator, regularise)
-        if isinstance(net.dynamics, Dynamics) and isinstance(drawn.dynamics, tuple):
-            terms |= dynamics_terms(net.dynamics, drawn.dynamics)
-        elif isinstance(net.dynamics, FlowNet) and isinstance(drawn.dynamics, IntervalBatch):
-            own = objectives.velocity_terms(net.dynamics.main, drawn.dynamics.batch, weight=drawn.dynamics.weight)
-            terms |= {f"dynamics_{name}": value for name, value in own.items()}
-        return terms
-
-    def _prediction(
-        self, net: FlowNet, drawn: IntervalBatch, generator: torch.Generator, regularise: bool
-    ) -> dict[str, Tensor]:
         batch, weight = drawn.batch, drawn.weight
         if isinstance(net.main, Potential):
             terms = {"action": self._action(net.main, drawn, generator).mean()}
@@ -119,6 +107,15 @@ class Terms:
             weights=None if mass is None else (mass[0].exp(), mass[1].exp(), torch.as_tensor(drawn.mass)),
             generator=generator if self.method.bridge else None,
         )
+
+
+def dynamics_terms(net: Dynamics | FlowNet, drawn: tuple[Bridged, Bridged] | IntervalBatch) -> dict[str, Tensor]:
+    """Scalar losses of the dynamics by name, whose sum is minimised: of bridges, or of a flow."""
+    if isinstance(net, Dynamics) and isinstance(drawn, tuple):
+        return bridge_terms(net, drawn)
+    assert isinstance(net, FlowNet)
+    assert isinstance(drawn, IntervalBatch)
+    return objectives.velocity_terms(net.main, drawn.batch, weight=drawn.weight)
 
 
 class _OnInterval(nn.Module):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -19,8 +19,27 @@ from thalweg.flows.methods import Method
 from thalweg.flows.time_axis import TimeAxis
 from thalweg.training.saving import Checkpoints
 
-Run = tuple[np.random.Generator, Checkpoints | None]
-"""A model to train: what it draws from, and where it saves itself."""
+
+class Run(NamedTuple):
+    """A model to train.
+
+    Attributes
+    ----------
+    rng
+        What it draws from.
+    checkpoints, dynamics
+        Where the prediction and the dynamics save themselves; None without a folder, or without dynamics.
+    """
+
+    rng: np.random.Generator
+    checkpoints: Checkpoints | None = None
+    dynamics: Checkpoints | None = None
+
+    def close(self) -> None:
+        """Let other processes write into the folders."""
+        for one in (self.checkpoints, self.dynamics):
+            if one is not None:
+                one.close()
 
 
 def open_runs(
@@ -32,20 +51,26 @@ def open_runs(
     resume: bool,
     every: int,
     fresh: bool,
+    dynamics: bool = False,
 ) -> list[Run]:
     """A run for each generator; with a directory each has its checkpoints, several in a folder of it for each.
 
-    Parameters and errors are those of `open_checkpoints`.
+    Those of the dynamics lie in a folder ``dynamics`` beside those of the prediction. Parameters and errors are those
+    of `open_checkpoints`.
     """
     if directory is None:
-        return [(rng, None) for rng in generators]
+        return [Run(rng) for rng in generators]
     runs: list[Run] = []
     with ExitStack() as opened:  # what is open is closed again if one of them is refused
         for i, rng in enumerate(generators):
-            folder = directory if len(generators) == 1 else Path(directory) / f"model{i}"
+            folder = Path(directory) if len(generators) == 1 else Path(directory) / f"model{i}"
             own, drawn = open_checkpoints(folder, identity, config, rng, resume=resume, every=every, fresh=fresh)
             opened.callback(own.close)
-            runs.append((drawn, own))
+            beside = None
+            if dynamics:
+                beside = Checkpoints(folder / "dynamics", identity, resume=resume, every=every, notes=own.notes)
+                opened.callback(beside.close)
+            runs.append(Run(drawn, own, beside))
         opened.pop_all()
     return runs
 

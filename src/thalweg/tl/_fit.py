@@ -175,6 +175,7 @@ def fit(
     runs = open_runs(
         checkpoint_dir, identify(cells, chosen, axis, place, sizes), config, generators,
         resume=resume, every=checkpoint_every, fresh=rng is None and random_state is None,
+        dynamics=chosen.dynamics != "none",
     )  # fmt: skip
     fitted = train_flows(cells, chosen, axis, config, runs, device=place, sizes=sizes, description=chosen.name)
     out = writable(adata, copy)
