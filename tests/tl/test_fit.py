@@ -274,9 +274,9 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_arguments(course, monkeypatch, case):
-    from thalweg.flows import fitting
+    from thalweg.flows import trainers
 
-    monkeypatch.setattr(fitting, "train", lambda *a, **k: pytest.fail("training began"))
+    monkeypatch.setattr(trainers, "train", lambda *a, **k: pytest.fail("training began"))
     kwargs, error, match = BAD[case]
     with pytest.raises(error, match=match):
         tw.tl.fit(course, **({"time_key": "time"} | kwargs))

@@ -245,7 +245,9 @@ def test_large_populations_are_represented_by_a_part(monkeypatch, caplog):
     assert np.corrcoef(whole, part)[0, 1] > 0.98
 
 
-def test_a_killed_fit_goes_on_to_the_same_bits(tmp_path, course):
+@pytest.mark.parametrize("last", [26, 66])
+def test_a_killed_fit_goes_on_to_the_same_bits(tmp_path, course, last):
+    """Killed while the prediction is trained, and while the dynamics are."""
     config = tw.tl.FitConfig(max_steps=40, width=8, depth=1, validate_every=10)
     tw.tl.fit(course, "time", method="usb", rng=0, config=config, key_added="whole")
     options = {"method": "usb", "rng": 0, "config": config, "checkpoint_dir": tmp_path, "checkpoint_every": 10}
@@ -255,7 +257,7 @@ def test_a_killed_fit_goes_on_to_the_same_bits(tmp_path, course):
 
     def killed(*args):
         calls.append(1)
-        if len(calls) == 26:
+        if len(calls) == last:
             raise KeyboardInterrupt
         return step(*args)
 
