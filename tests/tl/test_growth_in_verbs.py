@@ -88,6 +88,17 @@ def test_the_rate_is_that_of_the_cells_and_the_masses_come_back(fitted):
     assert (back["w1"] < back["still"] / 2).all()
 
 
+def test_densities_are_those_of_the_shares(fitted):
+    """Both clusters keep their shape, so that the densities at their middles are as their shares, 4 to 1 at the end."""
+    adata = fitted.copy()
+    if not adata.uns["thalweg"]["turnover"]:
+        return  # the density of a flow knows no given rates
+    tw.tl.log_likelihood(adata)
+    last = (adata.obs["time"] == 2.0).to_numpy()
+    mean = adata.obs["log_likelihood"][last].groupby(adata.obs["type"][last], observed=True).median()
+    assert mean["A"] - mean["B"] == pytest.approx(np.log(4), abs=0.35)
+
+
 def test_without_sizes_totals_are_relative():
     adata = doubling()
     tw.tl.fit(adata, "time", method="uotcfm", rng=0, config=QUICK)

@@ -133,6 +133,8 @@ def find_turnover(cells: Cells, z: Tensor, config: FitConfig, sizes: Floats | No
             rate[here] = (found.log_growth + np.log(descended / descendants.sum())) / (t1 - t0)
             plans.append(found.plan)
             _remark(t0, t1, states[here], states[there], found, float(grown))
+        if not plans:  # observed once: nothing is known to grow
+            continue
         at = _at_times([rate[condition, t] for t in times[:-1]], plans, np.diff(times))
         current |= {(condition, t): values for t, values in zip(times, at, strict=True)}
         rate[condition, times[-1]] = current[condition, times[-1]]
@@ -144,8 +146,6 @@ def _at_times(rates: list[Floats], plans: list[Floats], lengths: Floats) -> list
 
     Inside it is the mean of both sides, along the plans between states; the first and the last are extrapolated.
     """
-    if not plans:
-        return [np.zeros(len(rates[0]))] if rates else [np.zeros(1)]
     back = [_along(plan.T, rate) for plan, rate in zip(plans, rates, strict=True)]  # at the end of each interval
     out = [rates[0], *((ahead + behind) / 2 for ahead, behind in zip(rates[1:], back, strict=False)), back[-1]]
     if len(plans) > 1:

@@ -9,12 +9,14 @@ import numpy as np
 
 from thalweg._random import Rng, resolve_rng, torch_generator
 from thalweg._settings import logger
-from thalweg.data.cells import Cells, read_cells
+from thalweg.data.cells import Cells, Rows, read_cells
 from thalweg.data.entries import find_fit
 from thalweg.data.writing import writable
 from thalweg.errors import InputError
+from thalweg.flows.carry import Carrier
 from thalweg.flows.flow import Floats, Flow, LogDensity
 from thalweg.flows.noise_flow import NoiseFlow
+from thalweg.flows.population import size
 from thalweg.flows.store import load_fit
 
 if TYPE_CHECKING:
@@ -64,8 +66,9 @@ def log_likelihood(
     None, or the copy. Sets the following fields:
 
     ``adata.obs[key_added]`` : float
-        Nats, of a density in units of the representation; comparable between cells of one fit and one time. NaN, with a
-        warning, for cells of a condition that was not trained at their time.
+        Nats, of a density in units of the representation; comparable between cells of one fit and one time. With births
+        and deaths (``"usb"``, ``"uotcfm"``, ``"uam"``), of the shares of the population. NaN, with a warning, for cells
+        of a condition that was not trained at their time, and for cells that have no ancestor at the first time.
 
     Raises
     ------
@@ -79,7 +82,9 @@ def log_likelihood(
         raise InputError(f"trace must be 'exact' or 'hutchinson', found {trace!r}.")
     stored = load_fit(find_fit(adata, key), key, device)
     flow, generator = stored.process, resolve_rng(rng)
-    cells = read_cells(adata, replace(stored.recipe, growth_key=None))
+    grows = stored.turnover is not None
+    recipe = stored.recipe if grows else replace(stored.recipe, growth_key=None, death_key=None)
+    cells = stored.alive(read_cells(adata, recipe))
     for t in cells.times.tolist():
         flow.axis.check(t, extrapolate=False)
     sources = _sources(flow, cells, stored.recipe.time_key, generator)
@@ -90,12 +95,28 @@ def log_likelihood(
             if len(rows) and first <= t <= last:
                 probe = torch_generator(generator, flow.device) if trace == "hutchinson" else None
                 out[rows] = flow.log_density(cells.x[rows], t, source, cells.labels(rows), probe, first)
+                if grows and t > first:
+                    out[rows] += _log_growth(flow, cells, rows, c, t, first)
     if np.isnan(out).any():
-        logger.warning("%d cells are of conditions not trained at their time; they get NaN", int(np.isnan(out).sum()))
+        logger.warning(
+            "%d cells are of conditions not trained at their time, or have no ancestor at the first one; they get NaN",
+            int(np.isnan(out).sum()),
+        )
     result = writable(adata, copy)
     result.obs[key_added] = out
     logger.info("added obs[%r]: log density of each cell under the flow", key_added)
     return result if copy else None
+
+
+def _log_growth(flow: Flow, cells: Cells, rows: Rows, condition: int, time: float, first: float) -> Floats:
+    """What the growth of a cell since the first time adds to its log density; NaN for one that has no ancestor there.
+
+    Along a path ``d log p / dt = - div v + g``, and a density is one of shares: the growth is relative to that of all.
+    """
+    weight = Carrier(flow, cells).along(rows, [time, first]).weight[-1]
+    with np.errstate(divide="ignore"):
+        grown: Floats = np.where(weight > 0, -np.log(weight), np.nan)
+    return grown - np.log(size(cells, condition, time) / size(cells, condition, first))
 
 
 def _sources(flow: Flow, cells: Cells, time_key: str, rng: np.random.Generator) -> dict[int, LogDensity]:
