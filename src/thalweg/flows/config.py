@@ -38,7 +38,7 @@ class FitConfig(TrainingConfig):
         squared displacement of balanced transport: mass whose transport costs far more appears and vanishes instead.
     gap
         For the *dynamics* of the unbalanced methods: cells cross a gap of this many spreads of a state freely, and what
-        would have to cross a wider one grows or vanishes instead (`thalweg.flows.turnover`).
+        would have to cross a wider one grows or vanishes instead.
     growth_strength
         For the dynamics of the unbalanced methods with ``growth_key``: the price of a departure from the given rates,
         in units of the one without rates. ``inf`` takes the rates as they are.

@@ -88,7 +88,7 @@ class Method:
 
     @property
     def turns_over(self) -> bool:
-        """Whether the process of the cells has births and deaths, see `thalweg.flows.turnover`."""
+        """Whether the process of the cells has births and deaths."""
         return self.growth and self.dynamics != "none"
 
     @property

@@ -42,6 +42,7 @@ Floats = NDArray[np.float64]
 PRICE = 10.0
 """``c``, in squared spreads: what a death or an arrival costs. Fixed on simulated courses with and without division."""
 _ENTROPY = 0.5  # of the plan between states, in squared spreads
+_ALIKE = 0.005  # difference between the factors of growth that is not worth a word
 _VALUES = ("rate", "current", "lost", "arrived")  # of each state
 
 
@@ -197,10 +198,9 @@ def _exchange(before: States, after: States, reference: Floats, config: FitConfi
 def _remark(t0: float, t1: float, before: States, after: States, found: _Exchange, grown: float) -> None:
     dying, new = float(before.weights @ found.lost), float(after.weights @ found.arrived)
     factors = np.exp(found.log_growth[found.lost == 0])
-    logger.info(
-        "time %g to %g: the population grows by %.3g; its %d states by %.3g to %.3g times that", t0, t1, grown,
-        len(before.weights), factors.min(), factors.max(),
-    )  # fmt: skip
+    alike = np.ptp(factors) < _ALIKE
+    rest = "all states alike" if alike else f"its states by {factors.min():.3g} to {factors.max():.3g} times that"
+    logger.info("time %g to %g: the population grows by a factor of %.3g, %s", t0, t1, grown, rest)
     if dying or new:
         logger.info(
             "time %g to %g: %.1f %% of the cells before vanish in place, %.1f %% of those after have no ancestors",
