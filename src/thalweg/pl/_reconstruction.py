@@ -69,5 +69,6 @@ def _masses(axes: Axes, frame: pd.DataFrame) -> None:
         axes.plot(time, np.r_[1.0, rows["mass"]], color=BLUE, marker="o", ms=4, label=label)
         if rows["counted"].notna().any():
             axes.plot(rows["time"], rows["counted"], color=ORANGE, marker="x", ls="", ms=6, label="given")
-    axes.set(ylabel="size, relative to the first", ylim=(0, None), xticks=np.unique(frame["time"]))
+    axes.set(ylabel="size, relative to the first", xticks=np.unique(frame["time"]))
+    axes.set_ylim(0, 1.3 * max(1.0, np.nanmax(frame[["mass", "counted"]])))
     legend(axes, inside=True)
