@@ -196,3 +196,77 @@ def test_fits_without_a_check_say_so():
     tw.tl.fit(adata, "time", method="otcfm", rng=0, config=QUICK, check=False)
     with pytest.raises(tw.errors.MissingKeyError, match="made with check=False"):
         tw.get.reconstruction_df(adata)
+
+
+def course(parts, sd: float = 0.3) -> AnnData:
+    """Clusters of cells: a time, a middle, a number, and a condition."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([np.array(middle) + sd * rng.normal(size=(n, 2)) for _, middle, n, _ in parts])
+    obs = pd.DataFrame(
+        {
+            "time": np.repeat([float(t) for t, *_ in parts], [n for *_, n, _ in parts]),
+            "group": np.repeat([str(middle) for _, middle, *_ in parts], [n for *_, n, _ in parts]),
+            "arm": np.repeat([arm for *_, arm in parts], [n for *_, n, _ in parts]),
+        },
+        index=[f"c{i}" for i in range(len(x))],
+    )
+    return AnnData(obs=obs, obsm={"X_pca": x})
+
+
+@pytest.fixture(scope="module")
+def vanishing() -> AnnData:
+    """Fifteen of fifty-five cells of the first time are gone at the next; sizes are known."""
+    adata = course([(t, (0.3 * t, 0), 40, "a") for t in (0, 1, 2)] + [(0, (0, 12), 15, "a")])
+    tw.tl.fit(adata, "time", method="uotcfm", population_size={0: 1, 1: 1, 2: 1}, rng=0, config=QUICK)
+    return adata
+
+
+@pytest.mark.parametrize("kind", ["flow", "plan"])
+def test_couplings_of_cells_that_die_are_empty_and_the_others_leave_more(vanishing, kind):
+    adata = vanishing.copy()
+    tw.tl.transition(adata, kind=kind)
+    assert np.isfinite(adata.obsp["transition"].data).all()
+    offspring = np.asarray(tw.get.couplings(adata, normalize="none")[0.0, 1.0].sum(1)).ravel()
+    gone = (adata.obs["group"] == "(0, 12)")[adata.obs["time"] == 0.0].to_numpy()
+    np.testing.assert_allclose(offspring[gone], 0, atol=1e-6)
+    np.testing.assert_allclose(offspring[~gone], 55 / 40, rtol=0.01)
+
+
+def test_fates_of_cells_that_die_are_numbers(vanishing):
+    adata = vanishing.copy()
+    for include in (False, True):
+        tw.tl.fate(adata, "arm", include_died=include)
+        p = adata.obsm["fate_arm"]
+        np.testing.assert_allclose(p.sum(1), 1)
+    np.testing.assert_allclose(p["died"], adata.obs["group"] == "(0, 12)", atol=0.01)
+
+
+def test_a_part_of_the_cells_has_numbers_for_weights_and_a_numpy_time_is_a_time(vanishing):
+    some = vanishing[vanishing.obs["group"] == "(0, 12)"].copy()
+    np.testing.assert_allclose(tw.tl.interpolate(some, 0.5).obs["weight"].sum(), 1)
+    tw.tl.interpolate(vanishing, 1.0, source_time=vanishing.obs["time"].min())
+    assert tw.tl.interpolate(vanishing, 1.5, source_time=0.0).obs["weight"].min() >= 0
+
+
+def test_conditions_may_be_observed_at_different_times():
+    adata = course([(t, (0.3 * t, 0), 20, "a") for t in (0, 1, 3)] + [(t, (0.3 * t, 0), 20, "b") for t in (0, 2, 3)])
+    tw.tl.fit(adata, "time", method="uotcfm", condition_key="arm", rng=0, config=QUICK)
+    both = tw.tl.interpolate(adata, 2.0, both_ends=True)
+    assert both.obs["weight"].groupby(both.obs["arm"]).sum().tolist() == pytest.approx([0.5, 0.5])
+    paths = tw.tl.trajectories(adata, direction="backward", times=[0.0, 1.5, 3.0])
+    assert np.isfinite(paths.obs["weight"]).all()
+
+
+@pytest.mark.parametrize("vanishes", [False, True])
+def test_conditions_count_by_their_sizes(vanishes):
+    """The cells of one arm double in each interval, those of the other do not; as many of both are measured."""
+    parts = [(t, (0.3 * t, 0), 40, arm) for t in (0, 1, 2) for arm in "ab"]
+    sizes = {"a": {0: 1, 1: 2, 2: 4}, "b": {0: 1, 1: 1, 2: 1}}
+    adata = course(parts + ([(0, (0, 12), 4, "a")] if vanishes else []))
+    tw.tl.fit(adata, "time", method="uotcfm", condition_key="arm", population_size=sizes, rng=0, config=QUICK)
+    for time in (0.5, 1.0, 1.5, 2.0):
+        for both in (False, True):
+            cells = tw.tl.interpolate(adata, time, both_ends=both)
+            share = cells.obs["weight"][cells.obs["arm"] == "a"].sum()
+            assert share == pytest.approx(2**time / (2**time + 1), abs=0.02)
+            assert cells.uns["interpolation"]["mass"] == pytest.approx((2**time + 1) / 2, rel=0.03)

@@ -97,6 +97,14 @@ class Carrier:
         if len(times) == 1:
             return Carried(x[None], np.ones((1, len(rows))))
         given = self.cells.rates is not None and not self.flow.grows  # a flow that grows has learned the rates
+        conditions = np.unique(self.cells.condition[rows]).tolist() if given else []
+        if len(conditions) > 1:  # each has times of its own at which its rates change
+            out = Carried(np.empty((len(times), *x.shape)), np.empty((len(times), len(rows))))
+            for condition in conditions:
+                of = np.flatnonzero(self.cells.condition[rows] == condition)
+                one = self.along(rows[of], times)
+                out.x[:, of], out.weight[:, of] = one.x, one.weight
+            return out
         at = stops(self.cells, rows, times) if given else list(times)
         condition = self.cells.labels(rows)
         carried = self.flow.push(x, at, condition=condition, noise=self.noise, integrator=self.integrator)

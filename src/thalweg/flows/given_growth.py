@@ -32,17 +32,15 @@ def stops(cells: Cells, rows: Rows, times: Sequence[float]) -> list[float]:
     cells
         The course.
     rows
-        Cells that set out at ``times[0]``.
+        Cells of one condition that set out at ``times[0]``.
     times
         Two or more strictly monotone times.
     """
     low, high = min(times[0], times[-1]), max(times[0], times[-1])
-    back, found = times[-1] < times[0], set(times)
-    for condition in np.unique(cells.condition[rows]).tolist():
-        own = cells.times_of(condition)
-        found |= set(own[(own > low) & (own < high)].tolist())
-        if back and (own <= low).any():
-            found.add(float(own[own <= low][-1]))
+    back, own = bool(times[-1] < times[0]), cells.times_of(int(cells.condition[rows[0]]))
+    found = {*map(float, times), *own[(own > low) & (own < high)].tolist()}
+    if back and (own <= low).any():
+        found.add(float(own[own <= low][-1]))
     return sorted(found, reverse=back)
 
 
@@ -54,7 +52,7 @@ def growth(cells: Cells, rows: Rows, at: Sequence[float], x: Floats) -> Floats:
     cells
         The course, with rates.
     rows
-        The cells that set out at ``at[0]``.
+        The cells that set out at ``at[0]``, of one condition.
     at
         What `stops` returned.
     x
@@ -65,27 +63,22 @@ def growth(cells: Cells, rows: Rows, at: Sequence[float], x: Floats) -> Floats:
     InputError
         If rates are too large or small for the times between.
     """
-    out = np.ones((len(at), len(rows)))
-    forward = at[-1] > at[0]
-    for condition in np.unique(cells.condition[rows]).tolist():
-        of = np.flatnonzero(cells.condition[rows] == condition)
-        own, weight, turn = cells.times_of(condition), np.ones(len(of)), _at(cells, rows[of])
-        fading = turn.lost if forward else turn.arrived  # from the time that the cells are at
-        rates: dict[float, Floats] = {at[0]: turn.rate} if forward else {}
-        for k in range(1, len(at)):
-            a, b = at[k - 1], at[k]
-            if a in own and k > 1:
-                turn = _like(cells, cells.rows(a, condition), x[k - 1][of])
-                fading = turn.lost if forward else turn.arrived
-                rates[a] = turn.rate
-            before = own[own <= a] if forward else own[own < a]
-            start = float(before[-1]) if len(before) else None  # before the first time nothing is known to grow
-            if start is not None and start not in rates:
-                rates[start] = _like(cells, cells.rows(start, condition), x[at.index(start)][of]).rate
-            if start is not None:
-                weight = weight * offspring(rates[start], b - a)
-            weight = weight * _faded(own, a, b, fading)
-            out[k, of] = weight
+    out, forward, condition = np.ones((len(at), len(rows))), at[-1] > at[0], int(cells.condition[rows[0]])
+    own, turn = cells.times_of(condition), _at(cells, rows)
+    fading = turn.lost if forward else turn.arrived  # from the time that the cells are at
+    rates: dict[float, Floats] = {at[0]: turn.rate} if forward else {}
+    for k in range(1, len(at)):
+        a, b = at[k - 1], at[k]
+        if a in own and k > 1:
+            turn = _like(cells, cells.rows(a, condition), x[k - 1])
+            fading = turn.lost if forward else turn.arrived
+            rates[a] = turn.rate
+        before = own[own <= a] if forward else own[own < a]
+        start = float(before[-1]) if len(before) else None  # before the first time nothing is known to grow
+        if start is not None and start not in rates:
+            rates[start] = _like(cells, cells.rows(start, condition), x[at.index(start)]).rate
+        grown = 1.0 if start is None else offspring(rates[start], b - a)
+        out[k] = out[k - 1] * grown * _faded(own, a, b, fading)
     return out
 
 
@@ -103,7 +96,8 @@ def _at(cells: Cells, rows: Rows) -> _Turn:
 def _like(cells: Cells, rows: Rows, x: Floats) -> _Turn:
     """The turnover of the measured cells that some points are like."""
     near, p = Neighbours(cells.x[rows], _NEIGHBOURS, weights=cells.weights[rows])(x)
-    return _Turn(*((p * of[near]).sum(1) for of in _at(cells, rows)))
+    rate, lost, arrived = ((p * of[near]).sum(1) for of in _at(cells, rows))
+    return _Turn(rate, np.clip(lost, 0, 1), np.clip(arrived, 0, 1))  # means of shares, but for rounding
 
 
 def _faded(own: Floats, a: float, b: float, share: Floats) -> Floats | float:

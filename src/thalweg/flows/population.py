@@ -10,6 +10,7 @@ in place (``Cells.lost``) in the same manner.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -67,9 +68,9 @@ def size(cells: Cells, condition: int, time: float) -> float:
     return known[t0] * carried + known[t1] * arrived * share
 
 
-def total_size(cells: Cells, time: float) -> float:
-    """Size of all conditions together, relative to their first observed times."""
-    first = {c: cells.weights[cells.rows(float(cells.times_of(c)[0]), c)].sum() for c in cells.strata}
+def total_size(cells: Cells, time: float, conditions: Iterable[int]) -> float:
+    """Size of some conditions together, relative to their first observed times."""
+    first = {c: cells.weights[cells.rows(float(cells.times_of(c)[0]), c)].sum() for c in conditions}
     return float(sum(w * size(cells, c, time) for c, w in first.items()) / sum(first.values()))
 
 
@@ -99,17 +100,15 @@ def entrants(cells: Cells, condition: int, start: float, time: float) -> list[En
 def in_place(
     cells: Cells, condition: int, rows: Rows, start: float, time: float, x: Floats, grown: Floats
 ) -> tuple[Floats, Floats]:
-    """Cells carried by a flow with a growth of its own, those that fade on the way set right.
+    """Cells carried by a flow with a growth of its own, and what they weigh by that of the process.
 
-    Cells that die (backwards: that have no ancestors) stay where they are and fade, and the others weigh together what
-    the population has without them.
+    Cells that die (backwards: that have no ancestors) stay where they are and fade. The others weigh together what the
+    population has without them, and without those that enter it.
     """
     forward = time > start
     fading = cells.lost if forward else cells.arrived
     share = np.zeros(len(rows)) if fading is None else fading[rows]
     entering = sum(float(group.mass.sum()) for group in entrants(cells, condition, start, time))
-    if not (share > _SOME).any() and not entering:
-        return x, grown
     own = cells.times_of(condition)
     ahead = own[own > start] if forward else own[own < start][::-1]
     left = max(0.0, 1 - (time - start) / (ahead[0] - start)) if len(ahead) else 1.0
@@ -119,4 +118,4 @@ def in_place(
     moving = part * (unit * size(cells, condition, time) - entering) - float(dying.sum())
     kept = grown * (1 - share)
     x = np.where((share > 0.5)[:, None], cells.x[rows], x)
-    return x, dying + kept * max(moving, 0.0) / kept.sum()
+    return x, dying + (kept * max(moving, 0.0) / kept.sum() if kept.sum() > 0 else 0.0)

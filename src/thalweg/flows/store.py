@@ -71,8 +71,8 @@ class Stored:
         Configuration of the fit.
     turnover
         Births and deaths; None for a method that knows of none.
-    sized
-        Whether sizes of the populations were given.
+    sizes
+        Of the populations, shape ``(n_conditions or 1, n_times)``; None where they were not given.
     """
 
     flow: Flow
@@ -80,7 +80,12 @@ class Stored:
     recipe: Recipe
     config: FitConfig
     turnover: Turnover | None = None
-    sized: bool = False
+    sizes: NDArray[np.float64] | None = None
+
+    @property
+    def counted(self) -> bool:
+        """Whether growth was measured, by sizes or rates, and is not a mere preference."""
+        return self.sizes is not None or self.recipe.growth_key is not None
 
     @property
     def process(self) -> Flow:
@@ -88,10 +93,21 @@ class Stored:
         return self.flow.process
 
     def alive(self, cells: Cells) -> Cells:
-        """The cells with the births and deaths of the process; as they are where it knows of none."""
+        """The cells with the births and deaths of the process; as they are where it knows of none.
+
+        With sizes the cells of a population weigh together what it has, so that conditions count by their sizes.
+        """
         if self.turnover is None:
             return cells
-        return self.turnover.of(cells, normalisation.normalise(cells.x, self.flow.center, self.flow.scale))
+        out = self.turnover.of(cells, normalisation.normalise(cells.x, self.flow.center, self.flow.scale))
+        if self.sizes is None:
+            return out
+        weights = out.weights.copy()
+        for (condition, time), size in np.ndenumerate(self.sizes):
+            rows = out.rows(float(self.flow.axis.times[time]), condition if out.conditions else None)
+            if len(rows):
+                weights[rows] *= size / weights[rows].sum()
+        return replace(out, weights=weights)
 
     def growth_now(self, cells: Cells) -> NDArray[np.float64] | None:
         """Growth rate of each cell at its time, shape ``(n,)``; None where nothing is known of it."""
@@ -250,7 +266,8 @@ def _unpack(entry: Mapping[str, Any], device: str) -> Stored:
     checks.reserved(entry, n_dims, _diffusion(flow, method))
     checks.populations(entry, len(conditions), n_dims)
     turnover = read_turnover(entry.get("turnover", {}))
-    return Stored(flow, method, recipe, config, turnover, bool(entry.get("population_sizes")))
+    sizes = entry.get("population_sizes", {}).get("sizes")
+    return Stored(flow, method, recipe, config, turnover, None if sizes is None else np.asarray(sizes))
 
 
 def _checked_recipe(entry: Mapping[str, Any]) -> Recipe:

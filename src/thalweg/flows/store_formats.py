@@ -58,7 +58,7 @@ def stored_method(params: Mapping[str, Any]) -> Method:
     name = checks.text(params["method"], "method")
     traits: dict[str, Any] = {"field": checks.text(params["field"], "field")}
     traits |= {key: bool(checks.flag(params.get(key, False), key)) for key in TRAITS[1:-1]}
-    traits["dynamics"] = checks.text(params["dynamics"], "dynamics")
+    traits["dynamics"] = checks.text(params.get("dynamics", "none"), "dynamics")  # came later
     known = METHODS.get(name)
     if known is not None:
         known = replace(known, dynamics=traits["dynamics"])  # learned beside any method where that was asked for

@@ -136,7 +136,6 @@ def fate(
     check_samples(n_samples)
     _check_kind(kind, stored)
     cells, noise = stored.alive(read_cells(adata, stored.recipe)), make_noise(stored.process, stochastic, generator)
-    known = stored.sized or stored.recipe.growth_key is not None  # growth that is a mere preference weighs nothing
     column = obs_column(adata, groupby, "groupby")
     groups = _groups(column, cells, terminal, groupby)
     codes = pd.Categorical(column.astype(str).where(column.notna()), categories=groups).codes.astype(np.int64)
@@ -144,9 +143,9 @@ def fate(
     n_futures = n_samples if noise and not along_plans else 1
     ends = codes, len(groups), n_neighbors, bandwidth
     if along_plans:
-        found = PlanFates(stored.process, cells, *ends, known)()
+        found = PlanFates(stored.process, cells, *ends, stored.counted)()
     else:
-        course = cells if known else replace(cells, rates=None, lost=None, arrived=None)
+        course = cells if stored.counted else replace(cells, rates=None, lost=None, arrived=None)
         carriers = [Carrier(flow, course, noise, Integrator(n_steps=n_steps)) for flow in members(stored.process)]
         found = mean_of([Fates(c, n_futures, *ends)() for c in carriers])
     if include_died:

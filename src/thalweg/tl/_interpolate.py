@@ -126,7 +126,7 @@ def interpolate(
         "stochastic": float(stochastic),
         "dispersed": dispersed,
         "observed": bool((cells.times == time).any()),
-        "mass": total_size(cells, time),
+        "mass": total_size(cells, time, np.unique(cells.condition[cloud.rows]).tolist()) if stored.counted else 1.0,
     }
     return out
 

@@ -83,10 +83,12 @@ class Fates:
             shares.append(self._shares(futures.x.reshape(-1, d), ends, codes).reshape(n, s, -1))
             growth.append(futures.weight)
         q, weight = np.concatenate(shares), np.concatenate(growth)
+        even = np.ones_like(weight)
         if self.carrier.noise is None:  # one future each: share those of the neighbours
             near = Neighbours(cells.x[rows], self.n_neighbors, self.bandwidth, cells.weights[rows])
             index, closeness = near(cells.x[rows])
-            q, weight = q[index, 0], weight[index, 0] * closeness
+            q, weight, even = q[index, 0], weight[index, 0] * closeness, closeness
+        weight = np.where(weight.sum(1, keepdims=True) > 0, weight, even)  # of a cell that dies, as if it lived
         return _mean(q, weight / weight.sum(1, keepdims=True))
 
     def _shares(self, x: Floats, ends: Neighbours, codes: Rows) -> Floats:

@@ -79,9 +79,12 @@ class FlowBlocks:
                 kept = _largest(whole, self.top_k)
                 sums, left = (np.asarray(m.sum(1)).ravel() for m in (whole, kept))
                 dropped, total = dropped + float((sums - left).sum()), total + float(sums.sum())
-                kept.data *= np.repeat(sums / left, np.diff(kept.indptr))
+                scale = np.divide(
+                    sums, left, out=np.zeros_like(sums), where=left > 0
+                )  # a cell that dies leaves nothing
+                kept.data *= np.repeat(scale, np.diff(kept.indptr))
                 parts.append((rows[ends.rows], cols, kept))
-        matrix = _relative(_place(parts, len(cells.x)), cells, t0)
+        matrix = _relative(_place(parts, len(cells.x)), cells, _coupled(cells, t0, t1))
         return Block(matrix, t0, t1, float(np.mean(widths)) if widths else np.nan, dropped / total if total else 0.0)
 
 
@@ -114,14 +117,19 @@ def _place(parts: list[tuple[Rows, Rows, sparse.csr_matrix]], n: int) -> sparse.
     return sparse.csr_matrix((data, (rows, cols)), shape=(n, n))
 
 
-def _relative(matrix: sparse.csr_matrix, cells: Cells, t0: float) -> sparse.csr_matrix:
-    """Growth relative to its weighted mean over the cells of ``t0`` that are coupled."""
-    mass, rows = np.asarray(matrix.sum(1)).ravel(), cells.rows(t0)
-    coupled = rows[mass[rows] > 0]
-    if not len(coupled):
+def _coupled(cells: Cells, t0: float, t1: float) -> Rows:
+    """The cells of ``t0`` whose condition was observed at ``t1``; those that die leave nothing, and count."""
+    rows = [cells.rows(t0, c) for c in cells.strata if len(cells.rows(t1, c))]
+    out: Rows = np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64)
+    return out
+
+
+def _relative(matrix: sparse.csr_matrix, cells: Cells, coupled: Rows) -> sparse.csr_matrix:
+    """Growth relative to its weighted mean over the cells that are coupled."""
+    mass, weights = np.asarray(matrix.sum(1)).ravel()[coupled], cells.weights[coupled]
+    if not mass.any():
         return matrix
-    weights = cells.weights[coupled]
-    scaled = matrix * float(weights.sum() / (weights @ mass[coupled]))
+    scaled = matrix * float(weights.sum() / (weights @ mass))
     return scaled
 
 
@@ -160,4 +168,4 @@ def plan_block(stored: Stored, cells: Cells, t0: float, t1: float) -> Block:
         if mass is not None:  # what arrives, as in the flow: pi_ij m_1 of the a_i that set out
             plan = plan @ sparse.diags(mass[1][targets].double().exp().numpy())
         parts.append((rows, cols, sparse.diags(1 / a) @ plan))
-    return Block(_relative(_place(parts, len(cells.x)), cells, t0), t0, t1, np.nan, 0.0)
+    return Block(_relative(_place(parts, len(cells.x)), cells, _coupled(cells, t0, t1)), t0, t1, np.nan, 0.0)
