@@ -7,7 +7,7 @@ from thalweg.data.cells import Cells
 from thalweg.flows import normalisation
 from thalweg.flows.config import FitConfig
 from thalweg.flows.population import entrants, in_place, size, sizes
-from thalweg.flows.states import States, find_states, separation
+from thalweg.flows.states import States, describe, find_states, separation
 from thalweg.flows.turnover import find_turnover, pack_turnover, read_turnover
 
 
@@ -37,7 +37,7 @@ def course(*clouds):
 
 def found(cells, z, counted=None, **options):
     """The turnover, and the cells with it."""
-    turnover = find_turnover(cells, z, FitConfig(**options), counted)
+    turnover = find_turnover(cells, z, describe(cells, z), FitConfig(**options), counted)
     return turnover, turnover.of(cells, z)
 
 

@@ -37,6 +37,7 @@ from thalweg.data.cells import Cells
 from thalweg.errors import NotConvergedError
 from thalweg.flows.config import FitConfig
 from thalweg.flows.methods import Method
+from thalweg.flows.states import CourseStates
 from thalweg.flows.time_axis import TimeAxis
 
 Floats = NDArray[np.float64]
@@ -79,14 +80,20 @@ class _Day(NamedTuple):
     length: float
 
 
-def find_diffusion(cells: Cells, z: Tensor, axis: TimeAxis, method: Method, config: FitConfig) -> Diffusion:
+def find_diffusion(
+    cells: Cells, z: Tensor, axis: TimeAxis, method: Method, config: FitConfig, states: CourseStates | None = None
+) -> Diffusion:
     """The diffusion of a fit: as given by ``config.sigma``, by the method, or learned from the cells.
 
-    A number that is given holds for every component.
+    A number that is given holds for every component. With the states of the populations, cells diffuse no further than
+    twice the spread of a state, so that clusters which lie apart do not mix by noise.
     """
     wanted = config.sigma if config.sigma is not None else ("auto" if method.bridged else method.sigma)
     if wanted == "auto":
-        return estimate(cells, z, axis, DEFAULT, limited=method.bridged)
+        found = estimate(cells, z, axis, DEFAULT, limited=method.bridged)
+        if states is None or not method.bridged:
+            return found
+        return found._replace(sigma=np.minimum(found.sigma, np.maximum(LIMIT * states.spreads(cells, z), FLOOR)))
     return Diffusion(np.full(cells.n_dims, float(wanted)), float(wanted), 0)
 
 

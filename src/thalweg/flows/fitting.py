@@ -28,6 +28,7 @@ from thalweg.flows.networks import make_net
 from thalweg.flows.objective import Terms, check_options
 from thalweg.flows.pairs import Pairs, couple_dynamics
 from thalweg.flows.resume import Run, expect_threads
+from thalweg.flows.states import describe
 from thalweg.flows.time_axis import TimeAxis
 from thalweg.flows.trainers import train_dynamics, train_prediction
 from thalweg.flows.turnover import Turnover, find_turnover
@@ -91,10 +92,11 @@ def train_flow(
     check_options(method, config)
     center, scale = normalisation.measure(cells.x)
     z = normalisation.normalise(cells.x, center, scale)
-    diffusion = find_diffusion(cells, z, axis, method, config)
+    states = describe(cells, z) if method.turns_over or method.bridged else None
+    diffusion = find_diffusion(cells, z, axis, method, config, states)
     sigma = method.sigma if method.bridged else diffusion.scale  # beside dynamics the method's own path is narrow
     terms = Terms(method, sigma, config, axis.n_intervals)
-    turnover = find_turnover(cells, z, config, sizes) if method.turns_over else None
+    turnover = find_turnover(cells, z, states, config, sizes) if method.turns_over and states is not None else None
     alive = cells if turnover is None else turnover.of(cells, z)
     stay = replace(cells, lost=alive.lost, arrived=alive.arrived)  # a prediction has a growth of its own
     coupled, pairs, intervals, borrowed = _coupled((stay, alive), z, axis, method, config, diffusion, cache)

@@ -14,10 +14,14 @@ clusters have a wide one.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
+
+from thalweg.data.cells import Cells, Rows
 
 Floats = NDArray[np.float64]
 LARGEST = 10
@@ -54,6 +58,53 @@ class States:
             log_p[:, k] = np.log(w) - np.log(np.diag(root)).sum() - 0.5 * np.square(scaled).sum(0)
         out: Floats = softmax(log_p, axis=1)
         return out
+
+
+@dataclass(frozen=True)
+class CourseStates:
+    """The states of the populations of a course.
+
+    Attributes
+    ----------
+    columns
+        Normalised coordinates in which states are described: those of the largest variance.
+    states
+        For each condition and time.
+    """
+
+    columns: Rows
+    states: Mapping[tuple[int, float], States]
+
+    def spreads(self, cells: Cells, z: Tensor) -> Floats:
+        """Root mean variance of each coordinate within a state, shape ``(d,)``; arguments as in `describe`."""
+        x, variance, total = z.double().cpu().numpy(), np.zeros(z.shape[1]), 0
+        for (condition, time), states in self.states.items():
+            rows = cells.rows(time, condition if cells.conditions else None)
+            p = cells.weights[rows, None] / cells.weights[rows].sum() * states.membership(x[rows][:, self.columns])
+            share = np.maximum(p.sum(0), 1e-300)[:, None]
+            means = p.T @ x[rows] / share
+            variance += np.maximum((p.T @ x[rows] ** 2 - share * means**2).sum(0), 0.0)
+            total += 1
+        out: Floats = np.sqrt(variance / total)
+        return out
+
+
+def describe(cells: Cells, z: Tensor) -> CourseStates:
+    """The states of the populations of a course.
+
+    Parameters
+    ----------
+    cells, z
+        The course, and its normalised coordinates, shape ``(n, d)``.
+    """
+    x = z.double().cpu().numpy()
+    columns = np.sort(np.argsort(-x.var(0), kind="stable")[:LARGEST])
+    found = {}
+    for condition in cells.strata:
+        for t in cells.times_of(condition).tolist():
+            rows = cells.rows(t, condition)
+            found[condition, t] = find_states(x[rows][:, columns], cells.weights[rows])
+    return CourseStates(columns, found)
 
 
 def find_states(x: Floats, weights: Floats) -> States:

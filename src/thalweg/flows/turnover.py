@@ -36,7 +36,7 @@ from torch import Tensor
 from thalweg._settings import logger
 from thalweg.data.cells import Cells, Rows, offspring
 from thalweg.flows.config import FitConfig
-from thalweg.flows.states import LARGEST, States, find_states, separation
+from thalweg.flows.states import CourseStates, States, separation
 
 Floats = NDArray[np.float64]
 PRICE = 10.0
@@ -97,25 +97,24 @@ class Turnover:
         return out
 
 
-def find_turnover(cells: Cells, z: Tensor, config: FitConfig, sizes: Floats | None) -> Turnover:
+def find_turnover(
+    cells: Cells, z: Tensor, described: CourseStates, config: FitConfig, sizes: Floats | None
+) -> Turnover:
     """The turnover of a course.
 
     Parameters
     ----------
     cells, z
         The course, with the rates that were given, and its normalised coordinates ``(n, d)``.
+    described
+        The states of its populations.
     config
         ``gap`` and ``growth_strength``.
     sizes
         Of each population, shape ``(n_conditions or 1, n_times)``; None where they were not counted.
     """
-    x = z.double().cpu().numpy()
-    columns = np.sort(np.argsort(-x.var(0), kind="stable")[:LARGEST])
-    x, states = x[:, columns], {}
-    for condition in cells.strata:
-        for t in cells.times_of(condition).tolist():
-            rows = cells.rows(t, condition)
-            states[condition, t] = find_states(x[rows], cells.weights[rows])
+    columns, states = described.columns, described.states
+    x = z.double().cpu().numpy()[:, columns]
     rate, current, lost, arrived = ({key: np.zeros(len(s.weights)) for key, s in states.items()} for _ in range(4))
     for condition in cells.strata:
         times, plans = cells.times_of(condition).tolist(), []
