@@ -270,3 +270,16 @@ def test_conditions_count_by_their_sizes(vanishes):
             share = cells.obs["weight"][cells.obs["arm"] == "a"].sum()
             assert share == pytest.approx(2**time / (2**time + 1), abs=0.02)
             assert cells.uns["interpolation"]["mass"] == pytest.approx((2**time + 1) / 2, rel=0.03)
+
+
+def test_clusters_that_lie_apart_come_back_and_do_not_mix_by_noise():
+    """The spread of a day is that of three clusters; the noise of a cell is limited by that of its own."""
+    parts = [(t, (0.5 * i, 0), 60, "a") for i, t in enumerate((-3, 0, 1))]
+    parts += [(t, (-12, 0), 30, "a") for t in (-3, 0, 1)] + [(t, (0, 12), 20, "a") for t in (-3, 0)]
+    adata = course(parts)
+    tw.tl.fit(adata, "time", method="usb", rng=0, config=QUICK)
+    sigma = adata.uns["thalweg"]["diffusion"] * adata.uns["thalweg"]["scale"]
+    assert (sigma < 0.7).all()  # twice the spread of a cluster
+    back = tw.get.reconstruction_df(adata)
+    assert (back["w1"] < 0.4).all()
+    np.testing.assert_allclose(back["mass"], 1, atol=0.01)

@@ -12,6 +12,9 @@ further than twice the spread of the cells of a day in it. Components that hold 
 
 .. math:: \sigma_j = \min(s, 2 w_j), \qquad w_j^2 = \operatorname{mean}_k \operatorname{Var}_k(x_j).
 
+Where a day has several states (`thalweg.flows.states`), the result is then limited in the same way by the spread within
+a state: noise does not carry cells from one cluster to another.
+
 Few inner days say little, so the logarithm of ``s`` is drawn towards that of a default by the weight of half a day. A
 course without inner days takes the default.
 
