@@ -11,7 +11,7 @@ rises. They enter as rows of their own, copies of the cell at the other time, be
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -120,21 +120,18 @@ def _plan(
     return couplings.exact(x0, x1, a=a, b=b, max_memory=budget)
 
 
-@dataclass
 class _Rows:
     """Gathers plans and rows."""
 
-    cells: Cells
-    parts: list[couplings.Coupling] = field(default_factory=list)
-    sources: list[Rows] = field(default_factory=list)
-    targets: list[Rows] = field(default_factory=list)
-    shares: list[float] = field(default_factory=list)
-    copies: list[tuple[Rows, float, float, float]] = field(default_factory=list)  # cells, time, log m_0, log m_1
-    table: list[dict[str, object]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        n = len(self.cells.x)
+    def __init__(self, cells: Cells) -> None:
+        self.cells, n = cells, len(cells.x)
         self.log_m0, self.log_m1, self.n_rows = np.zeros(n), np.zeros(n), n
+        self.parts: list[couplings.Coupling] = []
+        self.sources: list[Rows] = []
+        self.targets: list[Rows] = []
+        self.shares: list[float] = []
+        self.copies: list[tuple[Rows, float, float, float]] = []  # cells, time, log m_0, log m_1
+        self.table: list[dict[str, object]] = []
 
     def add(self, interval: Interval, rows: Rows, cols: Rows, plan: couplings.Coupling, seconds: float) -> None:
         """The plan of an interval, and the cells that die or arrive in place in it."""
