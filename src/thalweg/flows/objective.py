@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -113,9 +114,8 @@ def dynamics_terms(net: Dynamics | FlowNet, drawn: tuple[Bridged, Bridged] | Int
     """Scalar losses of the dynamics by name, whose sum is minimised: of bridges, or of a flow."""
     if isinstance(net, Dynamics) and isinstance(drawn, tuple):
         return bridge_terms(net, drawn)
-    assert isinstance(net, FlowNet)
-    assert isinstance(drawn, IntervalBatch)
-    return objectives.velocity_terms(net.main, drawn.batch, weight=drawn.weight)
+    flow, batch = cast(FlowNet, net), cast(IntervalBatch, drawn)
+    return objectives.velocity_terms(flow.main, batch.batch, weight=batch.weight)
 
 
 class _OnInterval(nn.Module):

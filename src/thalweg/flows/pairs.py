@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -64,8 +64,7 @@ class Pairs(NamedTuple):
         keep = [k for k, rows in enumerate(mixture.sources) if bool((rows < n).all())]
         parts: list[couplings.Coupling] = []
         for k in keep:
-            part, m0, m1 = mixture.parts[k], *self.log_mass
-            assert isinstance(part, couplings.Plan)
+            part, (m0, m1) = cast(couplings.Plan, mixture.parts[k]), self.log_mass
             ends = m0[mixture.sources[k]].double().exp()[part.rows], m1[mixture.targets[k]].double().exp()[part.cols]
             parts.append(replace(part, mass=part.mass * 2 / (ends[0] + ends[1])))
         sources, targets = ([side[k] for k in keep] for side in (mixture.sources, mixture.targets))
@@ -95,7 +94,7 @@ def couple_dynamics(cells: Cells, z: Tensor, axis: TimeAxis, sigma: Floats | Non
             plan = _plan(cells, z, axis, sigma, interval, rows, cols)
             cache[where] = (plan, time.perf_counter() - start)
         coupling, seconds = cache[where]
-        found.add(interval, rows, cols, coupling, seconds)
+        found.add(interval, rows, cols, cast(couplings.Plan, coupling), seconds)
     return found.pairs()
 
 
@@ -133,10 +132,9 @@ class _Rows:
         self.copies: list[tuple[Rows, float, float, float]] = []  # cells, time, log m_0, log m_1
         self.table: list[dict[str, object]] = []
 
-    def add(self, interval: Interval, rows: Rows, cols: Rows, plan: couplings.Coupling, seconds: float) -> None:
+    def add(self, interval: Interval, rows: Rows, cols: Rows, plan: couplings.Plan, seconds: float) -> None:
         """The plan of an interval, and the cells that die or arrive in place in it."""
         cells, i = self.cells, interval
-        assert isinstance(plan, couplings.Plan)
         logger.info("time %g to %g: plan of the dynamics of %d x %d cells (%.1f s)", i.t0, i.t1, *plan.shape, seconds)
         weights = cells.weights / cells.weights[i.rows].sum()
         grown = np.ones(len(cells.x)) if cells.rates is None else offspring(cells.rates, i.t1 - i.t0)

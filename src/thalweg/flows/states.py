@@ -16,6 +16,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,7 +130,8 @@ def find_states(x: Floats, weights: Floats) -> States:
     if len(sample) < 2 * _FEWEST or sample.var(0).max() <= 1e-12:
         covariance = np.cov(sample.T, bias=True).reshape(x.shape[1], -1) + floor * np.eye(x.shape[1])
         return States(np.ones(1), sample.mean(0)[None], covariance[None])
-    best, lowest, worse = None, np.inf, 0
+    best: Any = None
+    lowest, worse = np.inf, 0
     for k in range(1, min(LARGEST, len(sample) // _FEWEST) + 1):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a mixture that is not the best one is not taken
@@ -138,7 +140,6 @@ def find_states(x: Floats, weights: Floats) -> States:
         best, lowest, worse = (mixture, bic, 0) if bic < lowest else (best, lowest, worse + 1)
         if worse == 2:  # it rises from here on
             break
-    assert best is not None
     states = States(best.weights_, best.means_, best.covariances_)
     share = np.maximum(p @ states.membership(x), 1e-12)  # of all cells, not of the sample
     return States(share / share.sum(), states.means, states.covariances)

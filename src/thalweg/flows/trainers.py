@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from math import ceil
+from typing import cast
 
 import numpy as np
 import torch
@@ -74,8 +75,7 @@ def train_dynamics(
     description: str,
 ) -> TrainingResult:
     """Train the networks of the process in place."""
-    sampler = training.dynamics
-    assert sampler is not None
+    sampler = cast(BridgeSampler | IntervalSampler, training.dynamics)
     if isinstance(net, Dynamics) and isinstance(sampler, BridgeSampler):
         net.begin(sampler, _edges(axis), torch_generator(rng, sampler.z.device))
     elif isinstance(net, FlowNet) and isinstance(sampler, IntervalSampler):
