@@ -98,9 +98,8 @@ class Cells:
 
     def grown(self, rows: Rows, dt: float) -> Floats:
         """Weights of some cells after ``dt``: each times its offspring, less what dies in place."""
-        w: Floats = self.weights[rows]
-        stay: Floats | float = 1.0 if self.lost is None else 1 - self.lost[rows]
-        return w if self.rates is None else w * offspring(self.rates[rows], dt) * stay
+        w: Floats = self.weights[rows] if self.lost is None else self.weights[rows] * (1 - self.lost[rows])
+        return w if self.rates is None else w * offspring(self.rates[rows], dt)
 
     def descended(self, rows: Rows) -> Floats:
         """Weights of some cells as far as they have ancestors at the time before."""

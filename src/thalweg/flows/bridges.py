@@ -25,7 +25,7 @@ from thalweg.core import couplings
 from thalweg.core.ot import bridge, unbalanced
 from thalweg.core.ot.entropic import EntropicPlan, plan_entries, solve_entropic
 from thalweg.data.cells import Cells, Rows
-from thalweg.flows.coupling import Interval, moving, normalised, representatives
+from thalweg.flows.coupling import Interval, normalised, taking_part
 from thalweg.flows.time_axis import TimeAxis
 
 Floats = NDArray[np.float64]
@@ -82,10 +82,7 @@ def make_bridge(
     relaxation
         Weight of the populations' sizes in mean squared displacements; None keeps both marginals exact.
     """
-    rows, cols = (
-        moving(representatives(interval.rows), cells.lost),
-        moving(representatives(interval.cols), cells.arrived),
-    )
+    rows, cols = taking_part(cells, interval)
     y = z.double().cpu() / torch.from_numpy(sigma)
     before, after = y[torch.from_numpy(rows)], y[torch.from_numpy(cols)]
     epsilon = _epsilon(axis, interval)

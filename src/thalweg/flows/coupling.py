@@ -166,6 +166,12 @@ def moving(rows: Rows, share: NDArray[np.float64] | None) -> Rows:
     return rows if share is None else rows[share[rows] < _NEARLY]
 
 
+def taking_part(cells: Cells, interval: Interval) -> tuple[Rows, Rows]:
+    """The rows before and after that take part in a plan of the dynamics."""
+    rows, cols = representatives(interval.rows), representatives(interval.cols)
+    return moving(rows, cells.lost), moving(cols, cells.arrived)
+
+
 def _row(cells: Cells, interval: Interval, kind: str, pairing: _Pairing | None, seconds: float) -> dict[str, object]:
     i, reg = interval, 0.0 if pairing is None else pairing.reg
     n0, n1 = len(i.rows), len(i.cols)

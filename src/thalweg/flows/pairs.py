@@ -27,12 +27,12 @@ from thalweg.core.ot.exact import check_fits
 from thalweg.data.cells import Cells, Rows, offspring
 from thalweg.errors import MemoryBudgetError
 from thalweg.flows.bridges import make_bridge
-from thalweg.flows.coupling import Interval, PlanCache, intervals, moving, normalised, representatives
+from thalweg.flows.coupling import Interval, PlanCache, intervals, normalised, taking_part
+from thalweg.flows.population import SOME
 from thalweg.flows.time_axis import TimeAxis
 
 Floats = NDArray[np.float64]
 _LEFT = 4.0  # a cell that dies or arrives in place has exp(-4) of its mass at the other end
-_SOME = 1e-3  # share of a cell that dies or arrives, from which on it does
 
 
 class Pairs(NamedTuple):
@@ -86,7 +86,7 @@ def couple_dynamics(cells: Cells, z: Tensor, axis: TimeAxis, sigma: Floats | Non
     """
     found = _Rows(cells)
     for interval in intervals(cells):
-        rows, cols = _taking_part(cells, interval)
+        rows, cols = taking_part(cells, interval)
         where = ("dynamics", None if sigma is None else tuple(sigma.round(9).tolist()), interval.condition,
                  interval.t0, interval.t1)  # fmt: skip
         if where not in cache:
@@ -96,11 +96,6 @@ def couple_dynamics(cells: Cells, z: Tensor, axis: TimeAxis, sigma: Floats | Non
         coupling, seconds = cache[where]
         found.add(interval, rows, cols, cast(couplings.Plan, coupling), seconds)
     return found.pairs()
-
-
-def _taking_part(cells: Cells, interval: Interval) -> tuple[Rows, Rows]:
-    rows, cols = representatives(interval.rows), representatives(interval.cols)
-    return moving(rows, cells.lost), moving(cols, cells.arrived)
 
 
 def _plan(
@@ -147,9 +142,9 @@ class _Rows:
             (couplings.Plan(plan.rows, plan.cols, mass, plan.shape, plan.thinned), rows, cols, float(mass.sum()))
         ]
         fresh = cells.weights[i.cols] / cells.weights[i.cols].sum()
-        if cells.lost is not None and (dying := i.rows[cells.lost[i.rows] > _SOME]).size:
+        if cells.lost is not None and (dying := i.rows[cells.lost[i.rows] > SOME]).size:
             parts.append(self._in_place(dying, i, weights[dying] * cells.lost[dying], dying=True))
-        if cells.arrived is not None and (new := i.cols[cells.arrived[i.cols] > _SOME]).size:
+        if cells.arrived is not None and (new := i.cols[cells.arrived[i.cols] > SOME]).size:
             share = float(fresh @ cells.arrived[i.cols])
             arriving = fresh[np.isin(i.cols, new)] * cells.arrived[new] * moved / (1 - share)
             parts.append(self._in_place(new, i, arriving, dying=False))

@@ -18,7 +18,8 @@ import numpy as np
 
 from thalweg.data.cells import Cells, Floats, Rows
 
-_SOME = 1e-3  # share of a cell that dies or arrives, from which on it does
+SOME = 1e-3
+"""Share of a cell that dies in place or has arrived, from which on it does."""
 
 
 class Entrants(NamedTuple):
@@ -85,7 +86,7 @@ def entrants(cells: Cells, condition: int, start: float, time: float) -> list[En
     out, before = [], start
     for t in times:
         rows = cells.rows(t, condition)
-        rows = rows[share[rows] > _SOME]
+        rows = rows[share[rows] > SOME]
         every = cells.weights[cells.rows(t, condition)].sum()
         mass = unit * known[t] * share[rows] * cells.weights[rows] / every
         passed = t <= time if forward else t >= time

@@ -48,7 +48,8 @@ def intervals(adata: AnnData, *, key: str = "thalweg") -> pd.DataFrame:
     Returns
     -------
     A row for each coupling: ``t0``, ``t1``, ``n0``, ``n1`` (cells), ``coupling``, ``regularisation``, ``seconds`` and,
-    with conditions, ``condition``.
+    with conditions, ``condition``; where the dynamics are learned beside the prediction, the ``dynamics_seconds`` of
+    their plan and the ``growth`` of the population over the interval, as a factor.
 
     Raises
     ------
