@@ -36,14 +36,14 @@ def _parser() -> argparse.ArgumentParser:
 
     fit = commands.add_parser("fit", help="fit a flow and write it into the h5ad")
     _data_arguments(fit)
-    fit.add_argument("--method", default="otcfm", help="name of a method, as of tw.tl.fit (otcfm)")
+    fit.add_argument("--method", default="usb", help="name of a method, as of tw.tl.fit (usb)")
     fit.add_argument("--seed", type=int, default=0, help="of the random numbers (0)")
     fit.add_argument("--output", required=True, help="h5ad to write; may be the input")
     _checkpoint_arguments(fit, "training saves itself")
 
     loo = commands.add_parser("leave-one-out", help="score methods on held-out time points")
     _data_arguments(loo)
-    loo.add_argument("--methods", nargs="+", default=["otcfm", "sf2m"], help="names, a space between (otcfm sf2m)")
+    loo.add_argument("--methods", nargs="+", default=["usb", "otcfm"], help="names, a space between (usb otcfm)")
     loo.add_argument("--seeds", type=int, default=3, help="number of fits for each method and time (3)")
     _checkpoint_arguments(loo, "finished scores are saved")
     loo.add_argument("--csv", default=None, help="write every row here")
@@ -57,7 +57,10 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--use-rep", default=None, help="key of obsm (default: the PCA that exists)")
     parser.add_argument("--n-dims", type=int, default=None, help="leading columns to use (default: all)")
     parser.add_argument(
-        "--spacing", choices=("real", "index"), default="real", help="distances of the times, or 0, 1, 2, ... (real)"
+        "--spacing",
+        choices=("clock", "real", "index"),
+        default="clock",
+        help="time of the cells, of obs, or 0, 1, 2 (clock)",
     )
     parser.add_argument("--max-steps", type=int, default=None, help="training steps at most")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (auto)")

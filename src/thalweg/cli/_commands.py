@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-_DEMO_METHODS = ("otcfm", "uotcfm", "sf2m")
+_DEMO_METHODS = ("usb", "otcfm", "sf2m")
 
 
 def demo(args: argparse.Namespace) -> None:

@@ -188,12 +188,15 @@ class Mixture:
         For each part, the rows of the common array that its indices stand for, int64.
     weights
         Share of each part, float64 of shape ``(k,)``, summing to one.
+    tags
+        A number for each part that tells its draws from others, int64 of shape ``(k,)``, or None.
     """
 
     parts: Sequence[Coupling]
     sources: Sequence[Tensor]
     targets: Sequence[Tensor]
     weights: Tensor
+    tags: Tensor | None = None
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Draw ``n`` pairs of rows of the common array, and the part each came from, int64 of shape ``(n,)``."""
@@ -217,12 +220,13 @@ class Mixture:
         weights = self.weights if len(there) == len(self.parts) else self.weights[there] / self.weights[there].sum()
         parts = [self.parts[k].restrict(keep[self.sources[k]]) for k in there]
         sources, targets = ([rows[k] for k in there] for rows in (self.sources, self.targets))
-        return Mixture(parts, sources, targets, weights)
+        return Mixture(parts, sources, targets, weights, None if self.tags is None else self.tags[there])
 
     def to(self, device: torch.device) -> Mixture:
         """The same mixture with its tensors on ``device``."""
         sources, targets = ([rows.to(device) for rows in side] for side in (self.sources, self.targets))
-        return Mixture([p.to(device) for p in self.parts], sources, targets, self.weights.to(device))
+        parts, tags = [p.to(device) for p in self.parts], None if self.tags is None else self.tags.to(device)
+        return Mixture(parts, sources, targets, self.weights.to(device), tags)
 
 
 def exact(

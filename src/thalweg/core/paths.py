@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -225,6 +225,63 @@ class BrownianBridge(GaussianPath):
             self.sigma * spread.sqrt(),
             self.sigma * (1 - 2 * t) / (2 * held.sqrt()),
         )
+
+
+@dataclass(frozen=True)
+class Cubic(Path):
+    """Another path, bent by a cubic that is zero at both ends; Hermite's cubic where the other one is straight.
+
+    ``x_t + h10(t) e0 + h11(t) e1`` with ``h10 = t^3 - 2 t^2 + t`` and ``h11 = t^3 - t^2``. At the ends the velocity of
+    the path is that of the other one plus ``e0`` and ``e1``; `bends` chains them over several intervals.
+
+    Attributes
+    ----------
+    base
+        The path that is bent.
+    e0, e1
+        What the velocities at ``t = 0`` and ``t = 1`` have more, of the shape of the points or one that broadcasts.
+    """
+
+    base: Path
+    e0: Tensor
+    e1: Tensor
+
+    @property
+    def t_range(self) -> tuple[float, float]:  # type: ignore[override]
+        """Times at which the velocity is bounded."""
+        return self.base.t_range
+
+    def at(self, x0: Tensor, x1: Tensor, t: Tensor, eps: Tensor) -> Batch:
+        batch, tt = self.base.at(x0, x1, t, eps), expand(t, x0)
+        bend = (tt**3 - 2 * tt**2 + tt) * self.e0 + (tt**3 - tt**2) * self.e1
+        slope = (3 * tt**2 - 4 * tt + 1) * self.e0 + (3 * tt**2 - 2 * tt) * self.e1
+        return replace(batch, x_t=batch.x_t + bend, u_t=batch.u_t + slope)
+
+
+def bends(moved: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+    """``e0`` and ``e1`` of `Cubic` for a chain of intervals: the velocities on both sides of a knot agree.
+
+    At a knot between two intervals the velocity is that of the parabola through the three points,
+    ``m = (s_left D_right + s_right D_left) / (D_left + D_right)`` with the slopes ``s`` of the straight paths and the
+    lengths ``D``; at the first and the last point nothing is known beyond the slope itself. Positions on a smooth
+    curve are exact to the third order of the lengths between two knots, to the second in the outer intervals.
+
+    Parameters
+    ----------
+    moved
+        Displacement of each interval, shape ``(k, ...)``.
+    length
+        Lengths of the intervals, positive, shape ``(k,)``.
+
+    Returns
+    -------
+    For each interval the excess at its start and at its end, per interval, each of the shape of ``moved``.
+    """
+    d = expand(length, moved)
+    slope = moved / d
+    m = (slope[:-1] * d[1:] + slope[1:] * d[:-1]) / (d[:-1] + d[1:])
+    start, end = torch.cat([slope[:1], m]), torch.cat([m, slope[-1:]])
+    return d * (start - slope), d * (end - slope)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def make_flow(
         diffusion: float | Floats = sigma
         if isinstance(net.dynamics, Dynamics):
             diffusion = net.dynamics.sigma.double().cpu().numpy()
-        process = Flow(net.dynamics, axis, center, scale, diffusion, spans, conditions)
+        process = Flow(net.dynamics, axis.calendar, center, scale, diffusion, spans, conditions)
     return kind(net, axis, center, scale, sigma, spans, conditions, process)
 
 

@@ -5,7 +5,9 @@ when it arrives, with ``g`` its growth on the way, below one on the way back: le
 cells were given (`thalweg.flows.given_growth`).
 
 A prediction takes the cells of each condition from the last time before at which that condition was observed, and with
-``both_ends`` also from the next one, backwards. So a condition that was not sampled at some time still takes part.
+``both_ends`` also from the next one, backwards. So a condition that was not sampled at some time still takes part. Both
+sides predict the same population. Each counts by how near it is and by how many cells it has: a few cells stand for a
+population badly.
 """
 
 from __future__ import annotations
@@ -142,7 +144,8 @@ class Carrier:
             Observed time to start from; by default the last one before ``time`` of each condition (its first one at
             the start of the course).
         both_ends
-            Carry the cells of the next observed time backwards, too; each side weighs by how near it is.
+            Carry the cells of the next observed time backwards, too; each side weighs by how near it is and by how many
+            cells it has.
         extrapolate
             Whether conditions may be carried beyond the times between which they were trained.
 
@@ -186,7 +189,14 @@ class Carrier:
         return _Ends(condition, start, float(after[0]) if len(before) and len(after) else None)
 
     def _share(self, time: float, ends: _Ends) -> float:
-        return 0.0 if ends.after is None else self.flow.axis.share(ends.before, time, ends.after)
+        """Of the later side."""
+        if ends.after is None:
+            return 0.0
+        near, numbers = self.flow.axis.share(ends.before, time, ends.after), []
+        for at in (ends.before, ends.after):
+            w = self.cells.weights[self.cells.rows(at, ends.condition if self.cells.conditions else None)]
+            numbers.append(w.sum() ** 2 / (w @ w))  # of as many cells of equal weight
+        return float(near * numbers[1] / ((1 - near) * numbers[0] + near * numbers[1]))
 
     def _side(self, time: float, ends: Mapping[int, tuple[float, float]], mass: float = 1.0) -> _Side:
         """The cells of some conditions, each from a time of its own and with a share of its own, carried together."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+import numpy as np
 
 from thalweg.core.objectives import Contrastive, Dispersive
 from thalweg.errors import InputError
 from thalweg.training.config import TrainingConfig
 
 CouplingSize = Literal["auto", "whole", "minibatch"]
+PathName = Literal["cubic", "straight"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,12 @@ class FitConfig(TrainingConfig):
     relaxation
         For the *predictions* of the unbalanced methods, the weight of the populations' sizes as a multiple of the mean
         squared displacement of balanced transport: mass whose transport costs far more appears and vanishes instead.
+        With several numbers, pairs are drawn from the plans of all of them in equal shares, and the prediction is the
+        mixture of theirs.
+    path
+        Conditional paths between the cells of a pair, of every method that predicts along pairs. ``"cubic"``: bent so
+        that the mean velocities of neighbouring intervals agree (`thalweg.flows.bending`). ``"straight"``: as in the
+        papers.
     gap
         For the *dynamics* of the unbalanced methods: cells cross a gap of this many spreads of a state freely, and what
         would have to cross a wider one grows or vanishes instead.
@@ -60,7 +70,8 @@ class FitConfig(TrainingConfig):
     sigma: float | Literal["auto"] | None = None
     coupling: CouplingSize = "auto"
     block: int = 256
-    relaxation: float = 0.5
+    relaxation: float | Sequence[float] = (0.25, 1.0)
+    path: PathName = "cubic"
     gap: float = 5.0
     growth_strength: float = 1.0
     affine: bool = True
@@ -75,8 +86,12 @@ class FitConfig(TrainingConfig):
                 raise InputError(f"{name} must be at least 1, found {getattr(self, name)!r}.")
         if self.sigma not in (None, "auto") and (isinstance(self.sigma, str) or not self.sigma >= 0):
             raise InputError(f"sigma must be 'auto', None or a number that is not negative, found {self.sigma!r}.")
-        if not (self.relaxation > 0 and math.isfinite(self.relaxation)):
-            raise InputError(f"relaxation must be positive and finite, found {self.relaxation!r}.")
+        if not self.relaxations or not all(r > 0 and math.isfinite(r) for r in self.relaxations):
+            raise InputError(
+                f"relaxation must be positive and finite, one number or several; found {self.relaxation!r}."
+            )
+        if self.path not in get_args(PathName):
+            raise InputError(f"path must be 'cubic' or 'straight', found {self.path!r}.")
         if not (self.gap > 0 and math.isfinite(self.gap)):
             raise InputError(f"gap must be positive and finite, in spreads of a state; found {self.gap!r}.")
         if not self.growth_strength > 0:
@@ -88,3 +103,8 @@ class FitConfig(TrainingConfig):
             raise InputError(f"score must be 'learned' or None, found {self.score!r}.")
         if self.coupling not in ("auto", "whole", "minibatch"):
             raise InputError(f"coupling must be 'auto', 'whole' or 'minibatch', found {self.coupling!r}.")
+
+    @property
+    def relaxations(self) -> tuple[float, ...]:
+        """``relaxation`` as a tuple."""
+        return tuple(np.atleast_1d(self.relaxation).tolist())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -43,25 +44,36 @@ class Coupled:
     intervals
         A row for each coupling: times, condition, numbers of cells, kind, regularisation, seconds.
     log_mass
-        For methods with growth, see `thalweg.flows.samplers`: for each cell ``log m_0`` and ``log m_1``; None
-        otherwise.
+        For methods with growth, see `thalweg.flows.samplers`: ``log m_0`` and ``log m_1`` of each cell, one after the
+        other for each relaxation, shape ``(n_relaxations * n,)``; None otherwise.
     """
 
     mixture: couplings.Mixture
     intervals: pd.DataFrame
     log_mass: tuple[Tensor, Tensor] | None
+    n_cells: int = 0
 
     def drawn(self) -> couplings.Mixture:
         """What pairs are drawn from: the plans, each entry times the mean of its masses at both ends."""
         if self.log_mass is None:
             return self.mixture
         parts: list[couplings.Coupling] = []
-        for part, rows, cols in zip(self.mixture.parts, self.mixture.sources, self.mixture.targets, strict=True):
+        for k, part in enumerate(self.mixture.parts):
             if isinstance(part, couplings.Plan):
-                m0, m1 = self.log_mass[0][rows].double().exp(), self.log_mass[1][cols].double().exp()
+                m0, m1 = self.masses(k)
                 part = replace(part, mass=part.mass * (m0[part.rows] + m1[part.cols]) / 2)
             parts.append(part)
         return replace(self.mixture, parts=parts)
+
+    def masses(self, part: int) -> tuple[Tensor, Tensor]:
+        """``m_0`` of the sources and ``m_1`` of the targets of a part, float64; without growth they are one."""
+        mixture = self.mixture
+        ends = mixture.sources[part], mixture.targets[part]
+        if self.log_mass is None:
+            return torch.ones(len(ends[0]), dtype=torch.float64), torch.ones(len(ends[1]), dtype=torch.float64)
+        first = 0 if mixture.tags is None else int(mixture.tags[part]) * self.n_cells
+        m0, m1 = (log[rows + first].double().exp() for log, rows in zip(self.log_mass, ends, strict=True))
+        return m0, m1
 
     @property
     def seconds(self) -> float:
@@ -102,38 +114,58 @@ def couple(
         return _populations(cells)
     if method.coupling == "unbalanced" and config.coupling == "minibatch":
         raise InputError("coupling='minibatch' has no unbalanced plans, as each block would grow alone; use 'whole'.")
-    parts, shares, table, used = [], [], [], []
     found = intervals(cells, remark=True)
     if method.bridged:
-        for i in found:
-            if (n := max(len(i.rows), len(i.cols))) > LARGEST:
-                logger.info("time %g to %g: %d of %d cells, drawn at random, represent a population in its plan",
-                            i.t0, i.t1, LARGEST, n)  # fmt: skip
-    log_mass = (torch.zeros(len(z)), torch.zeros(len(z)))
-    for interval in found:
-        start, rows, cols = time.perf_counter(), interval.rows, interval.cols
-        share = cells.weights[rows].sum() / cells.weights[cells.time == interval.t0].sum()
-        if method.bridged:
-            rows, cols = representatives(rows), representatives(cols)
-        rows, cols = moving(rows, cells.lost), moving(cols, cells.arrived)
-        interval = replace(interval, rows=rows, cols=cols)
-        length = float(np.diff(axis.tau([interval.t0, interval.t1]))[0])
-        pairing = _Pairing(method, config, 2 * sigma**2 * length if method.coupling == "entropic" else 0.0)
-        grown = normalised(cells.grown(rows, interval.t1 - interval.t0))
-        ends = _Ends(z[rows], z[cols], grown, normalised(cells.descended(cols)))
-        coupling, kind, spent = pairing(ends, cache, (interval.condition, interval.t0, interval.t1))
-        if method.growth and isinstance(coupling, couplings.Plan):
-            leaving, arriving = coupling.marginals()
-            prior = normalised(cells.weights[rows])
-            log_mass[0][rows], log_mass[1][cols] = log_ratio(prior, leaving), log_ratio(ends.b, arriving)
-        parts.append(coupling)
-        shares.append(share)
-        used.append(interval)
-        table.append(_row(cells, interval, kind, pairing, spent or time.perf_counter() - start))
-    total = torch.tensor(shares, dtype=torch.float64)
-    sources, targets = ([torch.from_numpy(getattr(i, name)) for i in used] for name in ("rows", "cols"))
-    mixture = couplings.Mixture(parts, sources, targets, total / total.sum())
-    return Coupled(mixture, pd.DataFrame(table), log_mass if method.growth else None)
+        _remark_representatives(found)
+    relaxations = config.relaxations if method.coupling == "unbalanced" else (None,)
+    gathered, table = _Gathered(cells, len(z), len(relaxations)), []
+    for whole in found:
+        start = time.perf_counter()
+        rows, cols = taking_part(cells, whole, some=method.bridged)
+        interval = replace(whole, rows=rows, cols=cols)
+        length = float(np.diff(axis.tau([whole.t0, whole.t1]))[0])
+        reg = 2 * sigma**2 * length if method.coupling == "entropic" else 0.0
+        grown = normalised(cells.grown(rows, whole.t1 - whole.t0))
+        ends, where = (
+            _Ends(z[rows], z[cols], grown, normalised(cells.descended(cols))),
+            (whole.condition, whole.t0, whole.t1),
+        )
+        solved = [_Pairing(method, config, reg, r)(ends, cache, where) for r in relaxations]
+        share = cells.weights[whole.rows].sum() / cells.weights[cells.time == whole.t0].sum()
+        gathered.add(interval, share, [coupling for coupling, _, _ in solved], ends.b if method.growth else None)
+        spent = sum(seconds for _, _, seconds in solved) or time.perf_counter() - start
+        table.append(_row(cells, interval, solved[0][1], reg, spent, relaxations))
+    return Coupled(gathered.mixture(), pd.DataFrame(table), gathered.log_mass if method.growth else None, len(z))
+
+
+class _Gathered:
+    """Couplings of all intervals, and the masses that their pairs start and end with."""
+
+    def __init__(self, cells: Cells, n: int, n_relaxations: int) -> None:
+        self.cells, self.n, self.n_relaxations = cells, n, n_relaxations
+        self.log_mass = torch.zeros(n_relaxations * n), torch.zeros(n_relaxations * n)
+        self.parts: list[couplings.Coupling] = []
+        self.ends: list[Interval] = []
+        self.shares: list[float] = []
+
+    def add(self, interval: Interval, share: float, found: list[couplings.Coupling], arrived: Tensor | None) -> None:
+        """The couplings of an interval, one for each relaxation; ``arrived`` are its target weights, with growth."""
+        for tag, coupling in enumerate(found):
+            if arrived is not None and isinstance(coupling, couplings.Plan):
+                leaving, arriving = coupling.marginals()
+                prior = normalised(self.cells.weights[interval.rows])
+                self.log_mass[0][interval.rows + tag * self.n] = log_ratio(prior, leaving)
+                self.log_mass[1][interval.cols + tag * self.n] = log_ratio(arrived, arriving)
+            self.parts.append(coupling)
+            self.ends.append(interval)
+            self.shares.append(share / len(found))
+
+    def mixture(self) -> couplings.Mixture:
+        """All of them, each by its share."""
+        total = torch.tensor(self.shares, dtype=torch.float64)
+        sources, targets = ([torch.from_numpy(getattr(i, name)) for i in self.ends] for name in ("rows", "cols"))
+        tags = torch.arange(len(self.parts)) % self.n_relaxations
+        return couplings.Mixture(self.parts, sources, targets, total / total.sum(), tags)
 
 
 def intervals(cells: Cells, *, remark: bool = False) -> list[Interval]:
@@ -166,22 +198,33 @@ def moving(rows: Rows, share: NDArray[np.float64] | None) -> Rows:
     return rows if share is None else rows[share[rows] < _NEARLY]
 
 
-def taking_part(cells: Cells, interval: Interval) -> tuple[Rows, Rows]:
-    """The rows before and after that take part in a plan of the dynamics."""
-    rows, cols = representatives(interval.rows), representatives(interval.cols)
+def taking_part(cells: Cells, interval: Interval, *, some: bool = True) -> tuple[Rows, Rows]:
+    """The rows before and after that take part in a plan; of a large population, with ``some``, its representatives."""
+    rows, cols = interval.rows, interval.cols
+    if some:
+        rows, cols = representatives(rows), representatives(cols)
     return moving(rows, cells.lost), moving(cols, cells.arrived)
 
 
-def _row(cells: Cells, interval: Interval, kind: str, pairing: _Pairing | None, seconds: float) -> dict[str, object]:
-    i, reg = interval, 0.0 if pairing is None else pairing.reg
+def _remark_representatives(found: list[Interval]) -> None:
+    for i in found:
+        if (n := max(len(i.rows), len(i.cols))) > LARGEST:
+            logger.info("time %g to %g: %d of %d cells, drawn at random, represent a population in its plan",
+                        i.t0, i.t1, LARGEST, n)  # fmt: skip
+
+
+def _row(
+    cells: Cells, interval: Interval, kind: str, reg: float, seconds: float, relaxations: tuple[float | None, ...]
+) -> dict[str, object]:
+    i = interval
     n0, n1 = len(i.rows), len(i.cols)
     logger.info("time %g to %g: %s coupling of %d x %d cells (%.1f s)", i.t0, i.t1, kind, n0, n1, seconds)
     row: dict[str, object] = {"t0": i.t0, "t1": i.t1, "n0": n0, "n1": n1, "coupling": kind, "regularisation": reg}
     row["seconds"] = seconds
     if cells.conditions:
         row["condition"] = cells.conditions[i.condition]
-    if pairing is not None and pairing.method.coupling == "unbalanced":
-        row["relaxation"] = pairing.config.relaxation
+    if relaxations[0] is not None:
+        row["relaxation"] = ", ".join(f"{r:g}" for r in relaxations)
     return row
 
 
@@ -194,8 +237,9 @@ def _populations(cells: Cells) -> Coupled:
             weights = normalised(cells.weights[rows])
             parts.append(couplings.Independent(weights, weights))
             groups.append(torch.from_numpy(rows))
-            table.append(_row(cells, Interval(condition, t, t, rows, rows), "none", None, 0.0))
-    return Coupled(couplings.Mixture(parts, groups, groups, uniform(len(parts))), pd.DataFrame(table), None)
+            table.append(_row(cells, Interval(condition, t, t, rows, rows), "none", 0.0, 0.0, (None,)))
+    mixture = couplings.Mixture(parts, groups, groups, uniform(len(parts)))
+    return Coupled(mixture, pd.DataFrame(table), None, len(cells.x))
 
 
 @dataclass(frozen=True)
@@ -213,11 +257,12 @@ def normalised(weights: NDArray[np.float64]) -> Tensor:
 
 @dataclass(frozen=True)
 class _Pairing:
-    """How two populations are coupled: ``reg`` is the regularisation of an entropic plan."""
+    """How two populations are coupled; with the regularisation and the relaxation of its plan, where it has them."""
 
     method: Method
     config: FitConfig
     reg: float
+    relaxation: float | None
 
     def __call__(
         self, ends: _Ends, cache: PlanCache, where: tuple[object, ...]
@@ -230,7 +275,7 @@ class _Pairing:
         if built_in and (config.coupling == "minibatch" or (config.coupling == "auto" and self._too_large(ends))):
             block = couplings.Minibatch(ends.x0, ends.x1, ends.a, ends.b, self.plan, config.block)
             return block, f"minibatch {name}", 0.0
-        key = (method.coupling, round(self.reg, 12), config.relaxation, *where)
+        key = (method.coupling, round(self.reg, 12), self.relaxation, *where)
         if key not in cache:
             start = time.perf_counter()
             solve = method.coupling if callable(method.coupling) else self.plan
@@ -251,7 +296,7 @@ class _Pairing:
             return couplings.exact(x0, x1, a=a, b=b, max_memory=budget)
         if self.method.coupling == "entropic":
             return couplings.entropic(x0, x1, reg=self.reg, a=a, b=b, max_memory=budget)
-        return couplings.unbalanced(x0, x1, self.config.relaxation, a=a, b=b, max_memory=budget)
+        return couplings.unbalanced(x0, x1, cast(float, self.relaxation), a=a, b=b, max_memory=budget)
 
     def _too_large(self, ends: _Ends) -> bool:
         """Whether the cost matrix, or what the exact solver holds, exceeds the budget; unbalanced plans are not cut."""

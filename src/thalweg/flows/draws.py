@@ -9,6 +9,7 @@ from torch import Tensor
 
 from thalweg.core.paths import Path
 from thalweg.data.cells import Cells
+from thalweg.flows.bending import Bend
 from thalweg.flows.coupling import Coupled
 from thalweg.flows.diffusion import Diffusion
 from thalweg.flows.dynamics import BridgeSampler
@@ -51,6 +52,7 @@ def make_draws(
     method: Method,
     sigma: float,
     coupled: Coupled,
+    bend: Bend | None,
     pairs: Pairs | None,
     diffusion: Diffusion,
 ) -> Draws:
@@ -60,20 +62,20 @@ def make_draws(
     ----------
     cells, z, axis, method
         The course, its normalised coordinates on the device of the networks, its time axis and the method.
-    sigma, coupled
-        Noise and couplings of the prediction.
+    sigma, coupled, bend
+        Noise, couplings and bend of the prediction.
     pairs, diffusion
         Plans and noise of the dynamics; None without dynamics.
     """
-    prediction = prediction_sampler(cells, z, axis, method, sigma, coupled)
+    prediction = prediction_sampler(cells, z, axis, method, sigma, coupled, bend)
     if pairs is None:
         return Draws(prediction)
-    dynamics = _dynamics_sampler(prediction, axis, method, pairs, diffusion)
+    dynamics = _dynamics_sampler(prediction, axis.calendar, method, pairs, diffusion)
     return Draws(prediction, dynamics, pairs.origin.to(z.device))
 
 
 def prediction_sampler(
-    cells: Cells, z: Tensor, axis: TimeAxis, method: Method, sigma: float, coupled: Coupled
+    cells: Cells, z: Tensor, axis: TimeAxis, method: Method, sigma: float, coupled: Coupled, bend: Bend | None = None
 ) -> Sampler:
     """The sampler of a method's own paths; arguments as in `make_draws`."""
     tau = torch.as_tensor(axis.tau(cells.time), dtype=torch.float32, device=z.device)
@@ -87,7 +89,8 @@ def prediction_sampler(
         return method.path(sigma * length.sqrt() if method.bridge else sigma)
 
     mass = None if coupled.log_mass is None else (coupled.log_mass[0].to(z.device), coupled.log_mass[1].to(z.device))
-    return IntervalSampler(z, tau, condition, mixture, path_of, axis.n_intervals, mass)
+    bend = None if bend is None else bend.to(z.device)
+    return IntervalSampler(z, tau, condition, mixture, path_of, axis.n_intervals, mass, bend)
 
 
 def _dynamics_sampler(
@@ -100,6 +103,6 @@ def _dynamics_sampler(
     tau = torch.as_tensor(axis.tau(pairs.time), dtype=torch.float32, device=device)
     mass = (pairs.log_mass[0].to(device), pairs.log_mass[1].to(device))
     if not method.bridged and isinstance(sampler, IntervalSampler):
-        return replace(sampler, z=z, tau=tau, condition=condition, mixture=mixture, log_mass=mass)
+        return replace(sampler, z=z, tau=tau, condition=condition, mixture=mixture, log_mass=mass, bend=None)
     sigma = torch.as_tensor(diffusion.sigma, dtype=torch.float32, device=device)
     return BridgeSampler(z, tau, condition, mixture, sigma, sampler.n_intervals, mass)

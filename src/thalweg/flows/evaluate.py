@@ -9,31 +9,34 @@ from __future__ import annotations
 
 import inspect
 import time as clock
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from thalweg._settings import logger, settings
 from thalweg.core import distances
 from thalweg.data.cells import Cells, Rows
 from thalweg.errors import InputError
-from thalweg.flows.carry import Carrier, make_noise
+from thalweg.flows.carry import Carrier, Cloud, make_noise
+from thalweg.flows.clock import course_axis
 from thalweg.flows.config import FitConfig
 from thalweg.flows.coupling import PlanCache
 from thalweg.flows.fitting import train_flow
 from thalweg.flows.growth import rates_from_plans
 from thalweg.flows.methods import Method, find_method
+from thalweg.flows.prediction import expected, sample
 from thalweg.flows.resume import identify_cells
 from thalweg.flows.score_rows import Row
 from thalweg.flows.time_axis import Spacing, TimeAxis, make_axis
 
 Floats = NDArray[np.float64]
-COLUMNS = ["method", "time", "seed", "w1", "energy_distance", "variance_ratio", "fit_seconds"]
+Weighted: TypeAlias = tuple[Floats, Floats]
+COLUMNS = ["method", "time", "seed", "w1", "w1_both_ends", "energy_distance", "variance_ratio", "fit_seconds"]
 REFERENCES = ("copy-previous", "ot-midpoint", "floor")
 """Names of the rows of `thalweg.flows.references`, which no candidate may have."""
 
@@ -89,8 +92,8 @@ class Fold:
         All cells.
     time
         The held-out time.
-    axis
-        Time axis of the fit without it.
+    spacing
+        Of the fit without it.
     relaxation
         Compute growth rates from unbalanced plans of the training cells, with this relaxation; None keeps those read.
     plans
@@ -99,7 +102,7 @@ class Fold:
 
     full: Cells
     time: float
-    axis: TimeAxis
+    spacing: Spacing
     relaxation: float | None = None
     plans: PlanCache = field(default_factory=dict)
 
@@ -110,6 +113,11 @@ class Fold:
         if self.relaxation is None:
             return cells
         return replace(cells, rates=np.nan_to_num(rates_from_plans(cells, self.relaxation)[0]))
+
+    @cached_property
+    def axis(self) -> TimeAxis:
+        """Time axis of the fit, which has not seen the held-out time."""
+        return course_axis(self.train, self.spacing)
 
     @cached_property
     def ends(self) -> dict[int, tuple[float, float]]:
@@ -143,7 +151,18 @@ class Fold:
             raise InputError(f"no condition of time {self.time:g} was observed both before and after it.")
         return self.full.take(rows)
 
-    def shares(self, labels: Rows, weights: Floats) -> Floats:
+    def judged(self, cloud: Cloud) -> Weighted:
+        """What counts of a prediction: the cells of conditions in the truth, each condition with its share of it."""
+        return self.weighted(cloud.x, cloud.weight, self.train.condition[cloud.rows])
+
+    def weighted(self, x: Floats, weights: Floats, labels: Rows) -> Weighted:
+        """The same for coordinates, weights and conditions of cells."""
+        if not self.full.conditions:
+            return x, weights
+        weights = self._shares(labels, weights)
+        return x[weights > 0], weights[weights > 0]
+
+    def _shares(self, labels: Rows, weights: Floats) -> Floats:
         """Weights of predicted cells by which each condition has its share of the truth; zero for other conditions."""
         out = np.zeros(len(labels))
         for condition in self.ends:
@@ -154,12 +173,15 @@ class Fold:
         return out
 
 
-def make_folds(cells: Cells, times: Iterable[float], spacing: Spacing, relaxation: float | None = None) -> list[Fold]:
+def make_folds(cells: Cells, times: Sequence[float], spacing: Spacing, relaxation: float | None = None) -> list[Fold]:
     """A fold for each time; under index spacing that time keeps its number in the full course."""
     observed = cells.times
     if spacing == "index":
         spacing = {t: float(i) for i, t in enumerate(observed.tolist())}
-    return [Fold(cells, t, make_axis(observed[observed != t], spacing), relaxation) for t in times]
+    for t in times:
+        kept = observed[observed != t]
+        make_axis(kept, spacing, partial(np.ones, len(kept) - 1))  # refuses a bad spacing before any fit
+    return [Fold(cells, t, spacing, relaxation) for t in times]
 
 
 @dataclass(frozen=True)
@@ -184,6 +206,7 @@ class Trial:
     def identity(self, cells: Cells) -> dict[str, Any]:
         """What decides a row besides its method, time and seed."""
         return {
+            "columns": COLUMNS,
             "cells": identify_cells(cells),
             "spacing": self.spacing if isinstance(self.spacing, str) else sorted(self.spacing.items()),
             "config": asdict(self.config),
@@ -212,8 +235,20 @@ class Trial:
         )
         flow = fitted.flow.process if self.stochastic else fitted.flow
         noise = make_noise(flow, self.stochastic if flow.has_score else False, rng)
-        cloud = Carrier(flow, fitted.alive(fold.train), noise).predict(fold.time)
-        return score(fold, name, seed, cloud.x, cloud.weight, fitted.seconds, fold.train.condition[cloud.rows])
+        clouds = _clouds(Carrier(flow, fitted.alive(fold.train), noise), fold.time, rng)
+        return score(fold, name, seed, [fold.judged(cloud) for cloud in clouds], fitted.seconds)
+
+
+def _clouds(carrier: Carrier, time: float, rng: np.random.Generator) -> list[Cloud]:
+    """The prediction from one side, from both, and with the noise of the cells."""
+    both = carrier.predict(time, both_ends=True)
+    noisy = both
+    if carrier.noise is None and carrier.flow.has_score:
+        carrier_with = replace(carrier, noise=make_noise(carrier.flow, None, rng))
+        noisy = carrier_with.predict(time, both_ends=True)
+    elif carrier.noise is None:
+        noisy = sample(carrier, both, time, rng)
+    return [carrier.predict(time), expected(both, carrier.cells), noisy]
 
 
 def predicted_row(fold: Fold, name: str, predictor: Predictor, seed: int, rng: np.random.Generator) -> Row:
@@ -238,7 +273,7 @@ def predicted_row(fold: Fold, name: str, predictor: Predictor, seed: int, rng: n
         )
     if weights is not None:
         _check_weights(name, np.asarray(weights, dtype=np.float64), len(x))
-    return score(fold, name, seed, x, weights, seconds)
+    return score(fold, name, seed, [(x, np.ones(len(x)) if weights is None else np.asarray(weights, float))], seconds)
 
 
 def _check_weights(name: str, weights: Floats, n: int) -> None:
@@ -254,47 +289,37 @@ def takes_rng(predictor: Predictor) -> bool:
     return "rng" in inspect.signature(predictor).parameters
 
 
-def score(
-    fold: Fold,
-    name: str,
-    seed: int,
-    cloud: Floats,
-    weights: ArrayLike | None,
-    seconds: float,
-    labels: Rows | None = None,
-) -> Row:
-    """Compare a predicted cloud with the real cells of a fold.
+def score(fold: Fold, name: str, seed: int, clouds: Sequence[Weighted], seconds: float) -> Row:
+    """Compare predicted clouds with the real cells of a fold.
 
     Parameters
     ----------
     fold, name, seed, seconds
         Of the row.
-    cloud, weights
-        Coordinates, shape ``(n, d)``, and weights, shape ``(n,)`` or None for equal ones.
-    labels
-        Condition of each predicted cell, shape ``(n,)``; None where it is not known, which takes all as they are.
+    clouds
+        Coordinates, shape ``(n, d)``, and weights, shape ``(n,)``: the prediction from one side, from both, and with
+        the noise of the cells. A single one counts for all three.
     """
-    a = np.ones(len(cloud)) if weights is None else np.asarray(weights, dtype=np.float64)
-    if labels is not None and fold.full.conditions:
-        a = fold.shares(labels, a)
-        cloud, a = cloud[a > 0], a[a > 0]
-    return compare(fold, name, seed, (cloud, a), (fold.truth.x, fold.truth.weights), seconds)
+    return compare(fold, name, seed, clouds, (fold.truth.x, fold.truth.weights), seconds)
 
 
-def compare(
-    fold: Fold,
-    name: str,
-    seed: int,
-    predicted: tuple[Floats, Floats],
-    real: tuple[Floats, Floats],
-    seconds: float,
-) -> Row:
-    """The row of two clouds, each of coordinates and weights."""
-    (x, y), limit = (predicted[0], real[0]), settings.max_memory
-    a, b = (None if (w == w[0]).all() else w for w in (predicted[1], real[1]))  # equal weights are faster, and exact
+def compare(fold: Fold, name: str, seed: int, clouds: Sequence[Weighted], real: Weighted, seconds: float) -> Row:
+    """The row of predicted clouds, see `score`, and a real one."""
+    limit, (y, b) = settings.max_memory, (real[0], _unless_equal(real[1]))
+
+    def w1(cloud: Weighted) -> float:
+        return distances.wasserstein(cloud[0], y, a=_unless_equal(cloud[1]), b=b, max_memory=limit)
+
+    (x, a), one = clouds[-1], w1(clouds[0])
     scores = {
-        "w1": distances.wasserstein(x, y, a=a, b=b, max_memory=limit),
-        "energy_distance": distances.energy(x, y, a=a, b=b, max_memory=limit),
-        "variance_ratio": distances.variance_ratio(x, y, a=a, b=b),
+        "w1": one,
+        "w1_both_ends": w1(clouds[1]) if len(clouds) > 1 else one,
+        "energy_distance": distances.energy(x, y, a=_unless_equal(a), b=b, max_memory=limit),
+        "variance_ratio": distances.variance_ratio(x, y, a=_unless_equal(a), b=b),
     }
     return {"method": name, "time": fold.time, "seed": seed, **scores, "fit_seconds": seconds}
+
+
+def _unless_equal(weights: Floats) -> Floats | None:
+    """None for equal weights, which are faster, and exact."""
+    return None if (weights == weights[0]).all() else weights

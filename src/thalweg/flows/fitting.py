@@ -17,6 +17,7 @@ from thalweg._random import torch_generator
 from thalweg._settings import logger
 from thalweg.data.cells import Cells
 from thalweg.flows import normalisation
+from thalweg.flows.bending import find_bend
 from thalweg.flows.build import make_flow
 from thalweg.flows.config import FitConfig
 from thalweg.flows.coupling import Coupled, PlanCache, couple
@@ -93,7 +94,7 @@ def train_flow(
     center, scale = normalisation.measure(cells.x)
     z = normalisation.normalise(cells.x, center, scale)
     states = describe(cells, z) if method.turns_over or method.bridged else None
-    diffusion = find_diffusion(cells, z, axis, method, config, states)
+    diffusion = find_diffusion(cells, z, axis.calendar if method.bridged else axis, method, config, states)
     sigma = method.sigma if method.bridged else diffusion.scale  # beside dynamics the method's own path is narrow
     terms = Terms(method, sigma, config, axis.n_intervals)
     turnover = find_turnover(cells, z, states, config, sizes) if method.turns_over and states is not None else None
@@ -111,14 +112,15 @@ def train_flow(
         n_intervals=axis.n_intervals,
         generator=torch_generator(rng),
     ).to(device)
-    draws = make_draws(cells, z.to(device), axis, method, sigma, coupled, pairs, diffusion)
+    bend = find_bend(cells, z, axis, coupled) if config.path == "cubic" and method.coupling != "none" else None
+    draws = make_draws(cells, z.to(device), axis, method, sigma, coupled, bend, pairs, diffusion)
     training, held_back = _split(draws, config, rng)
     dynamics, net.dynamics = net.dynamics, None
     result = train_prediction(net, terms, training, held_back, axis, config, rng, checkpoints, description)
     history, earlier = pd.DataFrame(result.history), result.earlier_seconds
     if dynamics is not None:
         own = train_dynamics(
-            dynamics, training, held_back, axis, config, rng, dynamics_checkpoints, f"{description}, dynamics"
+            dynamics, training, held_back, axis.calendar, config, rng, dynamics_checkpoints, f"{description}, dynamics"
         )
         net.dynamics, earlier = dynamics, earlier + own.earlier_seconds
         history = _joined(history, pd.DataFrame(own.history))
@@ -182,7 +184,7 @@ def _coupled(
     coupled = couple(cells[0], z, axis, method, config, diffusion.scale, cache)
     if method.dynamics == "none":
         return coupled, None, coupled.intervals, max(0.0, coupled.seconds - (time.perf_counter() - start))
-    pairs = couple_dynamics(cells[1], z, axis, diffusion.sigma if method.bridged else None, cache)
+    pairs = couple_dynamics(cells[1], z, axis.calendar, diffusion.sigma if method.bridged else None, cache)
     seconds = coupled.seconds + float(pairs.table["dynamics_seconds"].sum())
     return coupled, pairs, coupled.intervals.join(pairs.table), max(0.0, seconds - (time.perf_counter() - start))
 
@@ -191,12 +193,15 @@ def _split(draws: Draws, config: FitConfig, rng: np.random.Generator) -> tuple[D
     """Hold back a share of the source cells of each coupling."""
     sampler = draws.prediction
     held, without = torch.zeros(len(sampler.z), dtype=torch.bool), 0
-    for rows in sampler.mixture.sources:
+    mixture = sampler.mixture
+    tags = [0] * len(mixture.parts) if mixture.tags is None else mixture.tags.tolist()
+    populations = [rows for rows, tag in zip(mixture.sources, tags, strict=True) if tag == 0]  # one of several plans
+    for rows in populations:
         n = int(config.validation_fraction * len(rows))
         held[rows.cpu()[torch.from_numpy(rng.permutation(len(rows))[:n])]] = True
         without += not n
     held = held.to(sampler.z.device)
-    if without == len(sampler.mixture.sources):
+    if without == len(populations):
         if config.validation_fraction > 0:
             logger.info("no coupling has cells to spare for validation; all are trained on, for max_steps")
         return draws, None
@@ -204,6 +209,6 @@ def _split(draws: Draws, config: FitConfig, rng: np.random.Generator) -> tuple[D
         logger.info(
             "%d of %d couplings have too few cells to spare one; the others validate",
             without,
-            len(sampler.mixture.sources),
+            len(populations),
         )
     return draws.restrict(~held), draws.restrict(held)

@@ -31,21 +31,22 @@ def _copy_previous(fold: Fold, seed: int) -> Row:
     full = fold.full
     rows = np.concatenate([full.rows(before, c) for c, (before, _) in fold.ends.items()])
     rows.sort()
-    return score(fold, "copy-previous", seed, full.x[rows], full.weights[rows], 0.0, full.condition[rows])
+    cloud = fold.weighted(full.x[rows], full.weights[rows], full.condition[rows])
+    return score(fold, "copy-previous", seed, [cloud], 0.0)
 
 
 def _ot_midpoint(fold: Fold, seed: int) -> Row:
     """The optimal plan between the neighbouring times of each condition, followed on straight lines."""
-    full, points, masses, labels = fold.full, [], [], []
+    full, axis, points, masses, labels = fold.full, fold.axis.calendar, [], [], []
     for condition, (lo, hi) in fold.ends.items():
-        rows, cols, share = full.rows(lo, condition), full.rows(hi, condition), fold.axis.share(lo, fold.time, hi)
+        rows, cols, share = full.rows(lo, condition), full.rows(hi, condition), axis.share(lo, fold.time, hi)
         a, b = (None if (w == w[0]).all() else w / w.sum() for w in (full.weights[rows], full.weights[cols]))
         plan = solve_exact(full.x[rows], full.x[cols], a=a, b=b, cost="sqeuclidean", max_memory=settings.max_memory)
         points.append((1 - share) * full.x[rows][plan.rows] + share * full.x[cols][plan.cols])
         masses.append(plan.mass)
         labels.append(np.full(len(plan.mass), condition))
     x, mass, label = (np.concatenate(v) for v in (points, masses, labels))
-    return score(fold, "ot-midpoint", seed, x, mass, 0.0, label)
+    return score(fold, "ot-midpoint", seed, [fold.weighted(x, mass, label)], 0.0)
 
 
 def _floor(fold: Fold, seed: int) -> Row | None:
@@ -56,7 +57,7 @@ def _floor(fold: Fold, seed: int) -> Row | None:
     if not half:
         return None
     one, other = order[:half], order[half:]
-    return compare(fold, "floor", seed, (x[one], weights[one]), (x[other], weights[other]), 0.0)
+    return compare(fold, "floor", seed, [(x[one], weights[one])], (x[other], weights[other]), 0.0)
 
 
 _REFERENCES: dict[str, Callable[[Fold, int], Row | None]] = dict(

@@ -35,6 +35,7 @@ from torch import Tensor
 
 from thalweg.core.couplings import Mixture
 from thalweg.core.paths import Batch, Path, expand
+from thalweg.flows.bending import Bend
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,10 @@ class IntervalSampler:
     n_intervals
         ``K``.
     log_mass
-        For each cell ``log m_0`` as a source and ``log m_1`` as a target, float32 of shape ``(n,)``, or None.
+        For each cell ``log m_0`` as a source and ``log m_1`` as a target, float32 of shape ``(n,)``, or None; with tags
+        of the mixture one after the other for each of them.
+    bend
+        How the paths bend; None for those of ``path_of`` as they are.
     """
 
     z: Tensor
@@ -116,12 +120,15 @@ class IntervalSampler:
     path_of: Callable[[Tensor], Path]
     n_intervals: int
     log_mass: tuple[Tensor, Tensor] | None = None
+    bend: Bend | None = None
 
     def batch(self, n: int, generator: torch.Generator, *, n_times: int | None = None) -> IntervalBatch:
         """Draw ``n`` samples; with ``n_times``, at no more than so many times between the cells of a pair."""
-        rows, cols, _ = self.mixture.sample(n, generator)
+        rows, cols, part = self.mixture.sample(n, generator)
         start, length = self.tau[rows], self.tau[cols] - self.tau[rows]
         path = self.path_of(length)
+        if self.bend is not None:
+            path = self.bend.of(path, rows, cols)
         t = path.spread_t(n, generator, self.z.dtype, n_values=n_times)
         inner = path(self.z[rows], self.z[cols], t, generator)
         batch = replace(
@@ -130,7 +137,10 @@ class IntervalSampler:
             u_t=inner.u_t / expand(length, inner.u_t),
             condition=None if self.condition is None else self.condition[rows],
         )
-        masses = None if self.log_mass is None else pair_masses(self.log_mass, rows, cols)
+        masses = None
+        if self.log_mass is not None:
+            first = 0 if self.mixture.tags is None else self.mixture.tags[part] * len(self.z)
+            masses = pair_masses(self.log_mass, rows + first, cols + first)
         return IntervalBatch(batch, t, start, length, masses)
 
     def restrict(self, keep: Tensor) -> IntervalSampler:

@@ -7,7 +7,7 @@ Format 2, nested dicts of what h5ad and zarr hold:
 ``params``           ``method`` and what it learns (`TRAITS`), ``sigma``, ``n_models``
 ``recipe``           the columns that cells are read from, see `thalweg.data.recipe`
 ``config``           the `FitConfig`
-``time``             observed ``times``; ``knots`` and ``values`` of the time axis
+``time``             observed ``times``; ``knots`` and ``values`` of the time axis, and whether it is ``smooth``
 ``center, scale``    the normalisation of coordinates
 ``diffusion``        of each component, per square root of an average interval, in units of ``scale``
 ``seen``             what the fit has seen at each time: number, mean, spread and a few of its cells
@@ -146,7 +146,7 @@ def pack(
         "params": {"method": method.name, **traits, "sigma": float(flow.sigma), "n_models": len(fitted)},
         "recipe": replace(recipe, use_rep=cells.use_rep, n_dims=cells.n_dims, conditions=cells.conditions).entry(),
         "config": _plain(asdict(config)),
-        "time": {"times": flow.axis.times, "knots": flow.axis.knots, "values": flow.axis.values},
+        "time": {name: getattr(flow.axis, name) for name in ("times", "knots", "values", "smooth")},
         "center": flow.center,
         "scale": flow.scale,
         "diffusion": np.broadcast_to(_diffusion(flow, method), cells.n_dims).copy(),
@@ -235,7 +235,13 @@ _NONE = "none"  # h5ad holds no None
 
 def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
     """A nested mapping in what h5ad and zarr hold."""
-    return {k: _plain(v) if isinstance(v, Mapping) else _NONE if v is None else v for k, v in fields.items()}
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return _plain(value)
+        return _NONE if value is None else np.array(value) if isinstance(value, tuple) else value
+
+    return {k: plain(v) for k, v in fields.items()}
 
 
 def _read_config(fields: Mapping[str, Any]) -> FitConfig:
@@ -245,8 +251,15 @@ def _read_config(fields: Mapping[str, Any]) -> FitConfig:
 
 
 def _scalars(fields: Mapping[str, Any]) -> dict[str, Any]:
-    values = {k: v.item() if hasattr(v, "item") else v for k, v in fields.items()}
+    values = {k: _scalar(v) for k, v in fields.items()}
     return {k: None if isinstance(v, str) and v == _NONE else v for k, v in values.items()}
+
+
+def _scalar(value: Any) -> Any:
+    """A number as Python has it; an array of several as a tuple."""
+    if isinstance(value, np.ndarray) and value.ndim == 1:
+        return tuple(value.tolist())
+    return value.item() if hasattr(value, "item") else value
 
 
 def _unpack(entry: Mapping[str, Any], device: str) -> Stored:

@@ -128,7 +128,7 @@ def time_axis(times: Mapping[str, Any]) -> TimeAxis:
             raise InputError(f"{name} must be two or more increasing numbers, found {_short(array)}.")
     if len(knots) != len(values) or not np.isin(observed, knots).all():
         raise InputError("knots and values must pair up, and every observed time must be a knot.")
-    return TimeAxis(observed, knots, values)
+    return TimeAxis(observed, knots, values, flag(times.get("smooth", False), "smooth"))  # came later
 
 
 def tables(entry: Mapping[str, Any]) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from thalweg.errors import InputError
 
+if TYPE_CHECKING:
+    from scipy.interpolate import CubicHermiteSpline
+
 Floats = NDArray[np.float64]
-Spacing = Literal["real", "index"] | Mapping[float, float]
+_AT_ENDS = 0.25  # of the mean speed of the clock in the first and the last interval
+Spacing = Literal["clock", "real", "index"] | Mapping[float, float]
 
 
 class Leg(NamedTuple):
@@ -35,7 +40,7 @@ class Leg(NamedTuple):
 
 @dataclass(frozen=True)
 class TimeAxis:
-    """Piecewise-linear map from physical time to ``tau``, which runs from 0 to the number of intervals.
+    """Monotone map from physical time to ``tau``, which runs from 0 to the number of intervals.
 
     Attributes
     ----------
@@ -43,16 +48,28 @@ class TimeAxis:
         Observed times, ascending.
     knots, values
         Physical times and the model times they stand for; at least the observed ones.
+    smooth
+        Whether the map between the knots is a monotone cubic, whose slope is continuous, instead of linear.
     """
 
     times: Floats
     knots: Floats
     values: Floats
+    smooth: bool = False
 
     @property
     def n_intervals(self) -> int:
         """Number of intervals between observed times."""
         return len(self.times) - 1
+
+    @property
+    def calendar(self) -> TimeAxis:
+        """The axis without a clock of its own: the spacing of the times, unless another one was asked for."""
+        return TimeAxis(self.times, self.times, self.times) if self.smooth else self
+
+    @cached_property
+    def _cubic(self) -> CubicHermiteSpline:
+        return monotone_cubic(self.knots, self.values)
 
     @property
     def _scale(self) -> tuple[float, float]:
@@ -62,14 +79,21 @@ class TimeAxis:
     def tau(self, time: ArrayLike) -> Floats:
         """Model time of physical ``time``; beyond the knots the outer slopes continue."""
         t = np.asarray(time, dtype=np.float64)
+        first, unit = self._scale
+        if self.smooth:
+            inside = t.clip(self.knots[0], self.knots[-1])
+            out: Floats = (self._cubic(inside) + self._cubic(inside, 1) * (t - inside) - first) / unit
+            return out
         k = self._segment(t)
         slope = np.diff(self.values) / np.diff(self.knots)
-        first, unit = self._scale
-        out: Floats = (self.values[k] + slope[k] * (t - self.knots[k]) - first) / unit
+        out = (self.values[k] + slope[k] * (t - self.knots[k]) - first) / unit
         return out
 
     def slope(self, time: ArrayLike) -> Floats:
-        """``d tau / d time``; at a knot that of the segment to its right, at the last that to its left."""
+        """``d tau / d time``; where it jumps, that to the right of a knot, at the last one to the left."""
+        if self.smooth:
+            smooth: Floats = self._cubic(np.clip(time, self.knots[0], self.knots[-1]), 1) / self._scale[1]
+            return smooth
         slope = np.diff(self.values) / np.diff(self.knots)
         out: Floats = slope[self._segment(np.asarray(time, dtype=np.float64))] / self._scale[1]
         return out
@@ -114,7 +138,20 @@ class TimeAxis:
             )
 
 
-def make_axis(times: Floats, spacing: Spacing) -> TimeAxis:
+def monotone_cubic(knots: Floats, values: Floats) -> CubicHermiteSpline:
+    """Monotone cubic through increasing values (Fritsch & Butland 1984), whose slope is zero nowhere.
+
+    The one-sided slopes at the ends are no less than a share of those of the first and the last segment.
+    """
+    from scipy.interpolate import CubicHermiteSpline, PchipInterpolator
+
+    slope = PchipInterpolator(knots, values).derivative()(knots)
+    ends, secant = [0, -1], np.diff(values) / np.diff(knots)
+    slope[ends] = np.maximum(slope[ends], _AT_ENDS * secant[ends])
+    return CubicHermiteSpline(knots, values, slope)
+
+
+def make_axis(times: Floats, spacing: Spacing, lengths: Callable[[], Floats] | None = None) -> TimeAxis:
     """Make the axis of a fit.
 
     Parameters
@@ -123,7 +160,10 @@ def make_axis(times: Floats, spacing: Spacing) -> TimeAxis:
         Observed times, ascending.
     spacing
         ``"real"`` keeps the spacing of the times, ``"index"`` puts them at 0, 1, 2, ..., a mapping gives the model time
-        of each observed time (and of others between them).
+        of each observed time (and of others between them). ``"clock"`` puts them as far apart as the populations are,
+        with a monotone cubic between.
+    lengths
+        How far apart the populations of neighbouring times are, for ``"clock"``; shape ``(n_times - 1,)``.
 
     Raises
     ------
@@ -139,8 +179,13 @@ def make_axis(times: Floats, spacing: Spacing) -> TimeAxis:
         if not (np.diff(values) > 0).all():
             raise InputError(f"spacing must increase with time, found {dict(spacing)}.")
         return TimeAxis(times, knots, values)
+    if spacing == "clock" and lengths is not None:
+        values = np.concatenate([[0.0], np.cumsum(lengths())]) if len(times) > 2 else times
+        return TimeAxis(times, times, values, smooth=True)
     if spacing == "real":
         return TimeAxis(times, times, times)
     if spacing == "index":
         return TimeAxis(times, times, np.arange(len(times), dtype=np.float64))
-    raise InputError(f"spacing must be 'real', 'index' or a mapping from time to model time, found {spacing!r}.")
+    raise InputError(
+        f"spacing must be 'clock', 'real', 'index' or a mapping from time to model time; found {spacing!r}."
+    )

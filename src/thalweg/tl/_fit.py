@@ -16,6 +16,7 @@ from thalweg.data.sizes import Sizes, read_sizes
 from thalweg.data.times import TimeMap
 from thalweg.data.writing import writable
 from thalweg.errors import InputError
+from thalweg.flows.clock import course_axis
 from thalweg.flows.config import FitConfig
 from thalweg.flows.ensemble import join
 from thalweg.flows.fitting import train_flows
@@ -23,7 +24,7 @@ from thalweg.flows.methods import Method, find_method, with_dynamics
 from thalweg.flows.reconstruction import reconstruct
 from thalweg.flows.resume import identify, open_runs
 from thalweg.flows.store import pack
-from thalweg.flows.time_axis import Spacing, make_axis
+from thalweg.flows.time_axis import Spacing
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -33,12 +34,12 @@ def fit(
     adata: AnnData,
     time_key: str,
     *,
-    method: str | Method = "otcfm",
+    method: str | Method = "usb",
     use_rep: str | None = None,
     n_dims: int | None = None,
     key_added: str = "thalweg",
     time_map: TimeMap | None = None,
-    spacing: Spacing = "real",
+    spacing: Spacing = "clock",
     condition_key: str | None = None,
     weight_key: str | None = None,
     growth_key: str | None = None,
@@ -85,8 +86,10 @@ def fit(
     time_map
         Number for each label of ``obs[time_key]``, for labels such as ``"day 3"``.
     spacing
-        ``"real"`` keeps the spacing of the times; ``"index"`` treats them as equally spaced, as several papers do; a
-        mapping gives the model time of each time.
+        What time the prediction runs on. ``"clock"``: the cells' own, in which the observed times are as far apart as
+        their populations (`thalweg.flows.clock`); the dynamics keep the calendar. ``"real"`` keeps the spacing of the
+        times; ``"index"`` treats them as equally spaced, as several papers do; a mapping gives the model time of each
+        time.
     condition_key
         Column of ``obs``; cells are coupled within a condition only, and the field is conditioned on it.
     weight_key
@@ -168,7 +171,7 @@ def fit(
     cells = read_course(adata, recipe)
     sizes = read_sizes(adata, population_size, cells, time_map)
     _check_sizes(sizes is not None, chosen)
-    axis, place = make_axis(cells.times, spacing), resolve_device(device)
+    axis, place = course_axis(cells, spacing), resolve_device(device)
     if resume and checkpoint_dir is None:
         raise InputError("resume=True needs checkpoint_dir, the folder to go on from.")
     generators = _generators(generator, n_models)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import pandas as pd
@@ -12,10 +12,10 @@ from thalweg.data.cells import Cells, read_cells
 from thalweg.data.entries import find_fit
 from thalweg.errors import InputError
 from thalweg.flows.carry import Carrier, Cloud, make_noise
-from thalweg.flows.dispersion import disperse_cloud
 from thalweg.flows.ensemble import spread
 from thalweg.flows.flow import Flow
 from thalweg.flows.population import total_size
+from thalweg.flows.prediction import Prediction, expected, sample
 from thalweg.flows.running import Integrator
 from thalweg.flows.store import Stored, load_fit
 
@@ -29,10 +29,10 @@ def interpolate(
     *,
     key: str = "thalweg",
     source_time: float | None = None,
-    both_ends: bool = False,
-    dispersed: bool = False,
+    both_ends: bool | None = None,
+    prediction: Prediction | None = None,
     extrapolate: bool = False,
-    stochastic: bool | float = False,
+    stochastic: bool | float | None = None,
     solver: str = "dopri5",
     n_steps: int = 100,
     rng: Rng = None,
@@ -58,24 +58,28 @@ def interpolate(
         Observed time whose cells are carried to ``time``, forwards or backwards; by default the last one before it (the
         first one for the first time itself).
     both_ends
-        Carry the cells of the next observed time backwards, too; each side weighs by how near it is. It uses more of
-        the data, which helps most where the time before has few cells.
-    dispersed
-        Add Gaussian noise of the covariance by which the prediction falls short of its neighbouring times: a path
-        between two cells averages them, which narrows the noisy directions. W1 in many dimensions rewards the narrow
-        prediction (the default); the energy distance, and a look at single cells, the dispersed one.
+        Carry the cells of the next observed time backwards, too; each side weighs by how near it is and by how many
+        cells it has. The default between two observed times, without a ``source_time``. False is the protocol of the
+        papers: every cell of the time before, where the flow carries it.
+    prediction
+        ``"mean"``, the default: where cells are expected. From both ends, a cell moves towards the mean of its
+        neighbours in the prediction, by more in many dimensions (`thalweg.flows.prediction`); the Wasserstein distance
+        rewards this. ``"sample"``: cells with the noise they have, for a look at single cells and for the energy
+        distance. For a bridge (``"sf2m"``, ``"eam"``) that is its SDE; for other methods, Gaussian noise with the
+        covariance by which the prediction falls short of its neighbouring times.
     extrapolate
         Allow a time outside the observed range.
     stochastic
         Run an SDE instead of the ODE; needs a method with a score (``"usb"``, ``"sf2m"``, ``"eam"``). ``True`` is the
-        bridge's own; a number scales its diffusion, and every choice has the same marginals (Song et al. 2021). With
-        ``"usb"`` the cells then follow their dynamics, with their noise, and not the narrow prediction.
+        bridge's own; a number scales its diffusion, and every choice has the same marginals (Song et al. 2021). By
+        default, what ``prediction`` needs. With ``"usb"`` the cells then follow their dynamics, with their noise, and
+        not the prediction.
     solver
         ``"dopri5"``, ``"tsit5"``, or with fixed steps ``"euler"``, ``"midpoint"``, ``"rk4"``.
     n_steps
         Steps of a fixed-step solver or of the SDE.
     rng, random_state
-        Seed of the noise of ``stochastic`` and ``dispersed``.
+        Seed of the noise of a sample.
     device
         Where to integrate.
 
@@ -83,12 +87,11 @@ def interpolate(
     -------
     A new AnnData, a row for each cell carried: ``obsm[use_rep]`` the predicted coordinates (float32),
     ``obs["source"]`` the name of the cell it started from, ``obs["weight"]`` its weight (summing to one; with the
-    growth on the way, for methods that learn it and fits with a ``growth_key``),
-    ``obs[time_key]`` the time, and ``uns["interpolation"]`` what was done, with the
-    ``source_time``, whether the time was ``observed``, and the ``mass`` of the population relative to the first time
-    (known with sizes or rates; otherwise 1). A fit with ``n_models`` adds
-    ``obs["spread"]``: how far the models' predictions of the cell lie from their mean, in units of the representation
-    (standard deviation; not for an SDE).
+    growth on the way, for methods that learn it and fits with a ``growth_key``), ``obs[time_key]`` the time, and
+    ``uns["interpolation"]`` what was done, with the ``source_time`` (of each side), the ``prediction``, whether the
+    time was ``observed``, and the ``mass`` of the population relative to the first time (known with sizes or rates;
+    otherwise 1). A fit with ``n_models`` adds ``obs["spread"]``: how far the models' predictions of the cell lie from
+    their mean, in units of the representation (standard deviation; not for an SDE).
 
     Raises
     ------
@@ -96,42 +99,63 @@ def interpolate(
         If there is no fit under ``key``.
     InputError
         If ``time`` is not one number, or outside the observed range without ``extrapolate``; if ``source_time`` was not
-        observed, ``stochastic`` is asked of a fit without a score, or ``dispersed`` where times are observed on one
-        side only.
+        observed, ``stochastic`` is asked of a fit without a score, or a sample where times are observed on one side
+        only; if ``prediction`` and ``stochastic`` contradict each other.
     """
     stored, time = load_fit(find_fit(adata, key), key, device), _one_number(time)
     trained = time in stored.flow.axis.times.tolist()
     flow = stored.process if stochastic or trained else stored.flow
+    wanted = _prediction(prediction, stochastic, flow.has_score)
     flow.axis.check(time, extrapolate=extrapolate)
     cells = stored.alive(read_cells(adata, stored.recipe))
-    _check_source(cells, source_time, both_ends, stored.recipe.time_key)
+    _check_source(cells, source_time, bool(both_ends), stored.recipe.time_key)
     generator = resolve_rng(rng, random_state)
-    noise = make_noise(flow, stochastic or False, generator)
+    implied = wanted == "sample" and flow.has_score
+    noise = make_noise(flow, implied if stochastic is None else stochastic, generator)
+    both = both_ends if both_ends is not None else source_time is None and not trained
 
-    def predicted(flow: Flow) -> Cloud:
+    def predicted(flow: Flow) -> tuple[Carrier, Cloud]:
         carrier = Carrier(flow, cells, noise, Integrator(solver, n_steps))
-        return carrier.predict(time, source_time=source_time, both_ends=both_ends, extrapolate=extrapolate)
+        return carrier, carrier.predict(time, source_time=source_time, both_ends=both, extrapolate=extrapolate)
 
-    cloud = predicted(flow)
-    differ = None if noise else spread(flow, lambda one: predicted(one).x)
-    x = cloud.x
-    if dispersed:
-        _check_sides(cells, time, stored.recipe.time_key)
-        x = disperse_cloud(cloud, cells, flow.axis, time, generator)
-    out = _as_anndata(adata, stored, cloud, x, time)
+    carrier, cloud = predicted(flow)
+    differ = None if noise else spread(flow, lambda one: predicted(one)[1].x)
+    if not trained and wanted == "sample":
+        _check_sides(cells, time, stored.recipe.time_key, noise is not None)
+        cloud = sample(carrier, cloud, time, generator)
+    elif not trained and both and not noise:
+        cloud = expected(cloud, cells)
+    out = _as_anndata(adata, stored, cloud, time)
     if differ is not None:
         out.obs["spread"] = np.linalg.norm(differ, axis=1)
     out.uns["interpolation"] |= {
         "source_time": np.array(cloud.starts),
-        "stochastic": float(stochastic),
-        "dispersed": dispersed,
+        "stochastic": 0.0 if noise is None else noise.strength,
+        "prediction": wanted,
         "observed": bool((cells.times == time).any()),
         "mass": total_size(cells, time, np.unique(cells.condition[cloud.rows]).tolist()) if stored.counted else 1.0,
     }
     return out
 
 
-def _as_anndata(adata: AnnData, stored: Stored, cloud: Cloud, x: np.ndarray, time: float) -> AnnData:
+def _prediction(prediction: Prediction | None, stochastic: bool | float | None, has_score: bool) -> Prediction:
+    """What is predicted, where the two arguments agree."""
+    wanted: Prediction = prediction or ("sample" if stochastic else "mean")
+    if wanted not in get_args(Prediction):
+        raise InputError(f"prediction must be 'mean' or 'sample', found {prediction!r}.")
+    if wanted == "mean" and stochastic:
+        raise InputError(
+            f"stochastic={stochastic!r} carries cells with their noise, which a mean has not; give "
+            "prediction='sample', or leave stochastic out."
+        )
+    if wanted == "sample" and stochastic is not None and not stochastic and has_score:
+        raise InputError(
+            "prediction='sample' runs the SDE of this fit; leave stochastic=False out, or take prediction='mean'."
+        )
+    return wanted
+
+
+def _as_anndata(adata: AnnData, stored: Stored, cloud: Cloud, time: float) -> AnnData:
     """Predicted cells, each with the cell of ``adata`` it started from."""
     import anndata
 
@@ -140,7 +164,7 @@ def _as_anndata(adata: AnnData, stored: Stored, cloud: Cloud, x: np.ndarray, tim
     obs = pd.DataFrame(columns, index=names)
     if recipe.condition_key is not None:
         obs[recipe.condition_key] = adata.obs[recipe.condition_key].to_numpy()[cloud.rows]
-    out = anndata.AnnData(obs=obs, obsm={recipe.use_rep: x.astype(np.float32)})
+    out = anndata.AnnData(obs=obs, obsm={recipe.use_rep: cloud.x.astype(np.float32)})
     out.uns["interpolation"] = {"method": stored.method.name, "time": float(time), **recipe.entry()}
     return out
 
@@ -164,9 +188,10 @@ def _check_source(cells: Cells, source_time: float | None, both_ends: bool, time
         )
 
 
-def _check_sides(cells: Cells, time: float, time_key: str) -> None:
-    if not (cells.times < time).any() or not (cells.times > time).any():
+def _check_sides(cells: Cells, time: float, time_key: str, carried: bool) -> None:
+    """The noise that is missing is known between two observed times; the SDE brings its own."""
+    if not carried and not ((cells.times < time).any() and (cells.times > time).any()):
         raise InputError(
-            f"dispersed=True needs observed times before and after time={time:g}; obs[{time_key!r}] has "
-            f"{cells.times.tolist()}."
+            f"prediction='sample' needs observed times before and after time={time:g}, or a method with a score; "
+            f"obs[{time_key!r}] has {cells.times.tolist()}."
         )

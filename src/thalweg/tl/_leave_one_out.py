@@ -45,7 +45,7 @@ def leave_one_out(
     adata: AnnData,
     time_key: str,
     *,
-    methods: str | Candidate | Sequence[str | Candidate] = ("otcfm", "sf2m"),
+    methods: str | Candidate | Sequence[str | Candidate] = ("usb", "otcfm"),
     times: Sequence[float] | None = None,
     n_seeds: int = 3,
     use_rep: str | None = None,
@@ -54,7 +54,7 @@ def leave_one_out(
     condition_key: str | None = None,
     weight_key: str | None = None,
     growth_key: str | None = None,
-    spacing: Spacing = "real",
+    spacing: Spacing = "clock",
     stochastic: bool | float = False,
     config: FitConfig | None = None,
     rng: Rng = 0,
@@ -64,11 +64,12 @@ def leave_one_out(
 ) -> pd.DataFrame:
     """Hold out each interior time point, predict it, and score the prediction by exact Wasserstein-1.
 
-    For each held-out time every method is fitted to the other times only, all cells of the time before are carried to
-    it, and the cloud is compared with all real cells. The same is done for three references without a network:
-    ``"copy-previous"``, the cells of the time before as they are; ``"ot-midpoint"``, the optimal plan between the
-    neighbouring times, followed on straight lines; ``"floor"``, two disjoint halves of the real cells, which is how far
-    apart two samples of the truth are.
+    For each held-out time every method is fitted to the other times only, and its predictions are compared with all
+    real cells: all cells of the time before carried to it (``w1``, the protocol of the papers), and the defaults of
+    `interpolate`, which carry the cells of the time after, too (``w1_both_ends``). The same is done for three
+    references without a network: ``"copy-previous"``, the cells of the time before as they are; ``"ot-midpoint"``, the
+    optimal plan between the neighbouring times, followed on straight lines; ``"floor"``, two disjoint halves of the
+    real cells, which is how far apart two samples of the truth are.
 
     Parameters
     ----------
@@ -88,8 +89,9 @@ def leave_one_out(
     n_seeds
         Number of seeds for each method and for the floor.
     spacing
-        ``"real"`` places the held-out time by the spacing of ``obs[time_key]``; ``"index"`` numbers all times of the
-        course, the held-out one included, as several papers do.
+        ``"clock"`` places the held-out time by the cells' clock, which is set by the other times alone; ``"real"`` by
+        the spacing of ``obs[time_key]``, as ``"ot-midpoint"`` always does unless model times are given; ``"index"``
+        numbers all times of the course, the held-out one included, as several papers do.
     stochastic
         Carry cells by the SDE for methods that have a score, see `interpolate`.
     config
@@ -106,10 +108,12 @@ def leave_one_out(
 
     Returns
     -------
-    A row for each method (and reference) x held-out time x seed, with columns ``method``, ``time``, ``seed``, ``w1``
-    (units of the representation), ``energy_distance``, ``variance_ratio`` (predicted over real) and ``fit_seconds``
-    (plans included; 0 for references). A fit that fails is logged as an error and listed in ``.attrs["failures"]``, a
-    list of ``method``, ``time``, ``seed`` and ``error``, and the others go on.
+    A row for each method (and reference) x held-out time x seed, with columns ``method``, ``time``,
+    ``seed``, ``w1`` and ``w1_both_ends`` (units of the representation), ``energy_distance`` and ``variance_ratio``
+    (predicted over real) of the prediction with the noise of its cells (``prediction="sample"`` of `interpolate`), and
+    ``fit_seconds`` (plans included; 0 for references). A reference, and a function of your own, makes one prediction,
+    which counts in all. A fit that fails is logged as an error and listed in ``.attrs["failures"]``, a list of
+    ``method``, ``time``, ``seed`` and ``error``, and the others go on.
 
     Raises
     ------

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
-from torch import Tensor
 
 from thalweg.core.couplings import Plan
 from thalweg.core.neighbours import Neighbours
@@ -147,16 +146,16 @@ def plan_block(stored: Stored, cells: Cells, t0: float, t1: float) -> Block:
     keep = np.flatnonzero((cells.time == t0) | (cells.time == t1))
     course = cells.take(keep)
     z = normalisation.normalise(course.x, flow.center, flow.scale)
-    mass: tuple[Tensor, Tensor] | None
     if method.dynamics != "none":
         sigma = np.asarray(stored.process.sigma) if method.bridged else None
-        pairs = couple_dynamics(course, z, flow.axis, sigma, {})
-        mixture, mass = pairs.plans(), pairs.log_mass
+        pairs = couple_dynamics(course, z, flow.process.axis, sigma, {})
+        mixture = pairs.plans()
+        arrived = [pairs.log_mass[1][targets].double().exp() for targets in mixture.targets]
     else:
         coupled = couple(course, z, flow.axis, method, stored.config, float(flow.sigma), {})
-        mixture, mass = coupled.mixture, coupled.log_mass
+        mixture, arrived = coupled.mixture, [coupled.masses(k)[1] for k in range(len(coupled.mixture.parts))]
     parts = []
-    for part, sources, targets in zip(mixture.parts, mixture.sources, mixture.targets, strict=True):
+    for part, sources, targets, m1 in zip(mixture.parts, mixture.sources, mixture.targets, arrived, strict=True):
         if not isinstance(part, Plan):
             raise InputError(
                 f"kind='plan': the plan between times {t0:g} and {t1:g} does not fit the memory and the fit used "
@@ -165,7 +164,6 @@ def plan_block(stored: Stored, cells: Cells, t0: float, t1: float) -> Block:
         rows, cols = keep[sources.numpy()], keep[targets.numpy()]
         a = cells.weights[rows] / cells.weights[rows].sum()
         plan = sparse.csr_matrix((part.mass.numpy(), (part.rows.numpy(), part.cols.numpy())), shape=part.shape)
-        if mass is not None:  # what arrives, as in the flow: pi_ij m_1 of the a_i that set out
-            plan = plan @ sparse.diags(mass[1][targets].double().exp().numpy())
-        parts.append((rows, cols, sparse.diags(1 / a) @ plan))
+        plan = plan @ sparse.diags(m1.numpy())  # what arrives, as in the flow: pi_ij m_1 of the a_i that set out
+        parts.append((rows, cols, sparse.diags(1 / a) @ plan))  # plans of several relaxations add up
     return Block(_relative(_place(parts, len(cells.x)), cells, _coupled(cells, t0, t1)), t0, t1, np.nan, 0.0)
