@@ -83,5 +83,5 @@ def fitted() -> AnnData:
     """A course with an OT-CFM fit; tests that write must copy it."""
     tw.settings.progress = False
     adata = make_course()
-    tw.tl.fit(adata, "time", rng=0, config=tw.tl.FitConfig(max_steps=500, batch_size=256, width=32))
+    tw.tl.fit(adata, "time", method="otcfm", rng=0, config=tw.tl.FitConfig(max_steps=500, batch_size=256, width=32))
     return adata

@@ -176,7 +176,7 @@ def test_the_ten_lines_of_the_readme(course):
     _run(ROOT / "README.md", names)
     again = anndata.read_h5ad("course_fitted.h5ad")
     np.testing.assert_array_equal(tw.tl.interpolate(again, 3.0).obsm["X_pca"], names["day3"].obsm["X_pca"])
-    assert {"otcfm", "uotcfm", "floor"} <= set(names["scores"]["method"])
+    assert {"usb", "otcfm", "floor"} <= set(names["scores"]["method"])
 
 
 def test_the_five_minute_start(course):

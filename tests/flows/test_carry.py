@@ -31,12 +31,13 @@ def moving(times: dict[str, list[float]], n: int = 60) -> AnnData:
 def gaps(quick) -> AnnData:
     """B was not sampled at day 1, C at the last day only."""
     adata = moving({"A": [0, 1, 2, 3], "B": [0, 2, 3], "C": [3]})
-    tw.tl.fit(adata, "day", condition_key="cond", rng=0, config=tw.tl.FitConfig(max_steps=400, width=32))
+    config = tw.tl.FitConfig(max_steps=400, width=32)
+    tw.tl.fit(adata, "day", method="otcfm", spacing="real", condition_key="cond", rng=0, config=config)
     return adata
 
 
 def test_each_condition_starts_from_its_own_last_time(gaps, caplog):
-    cells = tw.tl.interpolate(gaps, 1.5)
+    cells = tw.tl.interpolate(gaps, 1.5, both_ends=False)
     assert cells.obs["cond"].value_counts().to_dict() == {"A": 60, "B": 60}
     assert gaps.obs.loc[cells.obs["source"], "day"].groupby(cells.obs["cond"].to_numpy()).unique().to_dict() == {
         "A": [1.0], "B": [0.0],
@@ -50,7 +51,7 @@ def test_each_condition_starts_from_its_own_last_time(gaps, caplog):
 
 
 def test_both_ends_are_joined_within_each_condition(gaps):
-    cells = tw.tl.interpolate(gaps, 1.5, both_ends=True)
+    cells = tw.tl.interpolate(gaps, 1.5)
     share = cells.obs.groupby([cells.obs["cond"].to_numpy(), gaps.obs.loc[cells.obs["source"], "day"].to_numpy()])
     found = share["weight"].sum()
     assert found["A", 1.0] / found["A"].sum() == pytest.approx(0.5)  # half-way from 1 to 2
@@ -66,7 +67,8 @@ def test_paths_start_where_their_condition_does_and_end_where_it_was_trained(gap
     assert first.loc["C"].tolist() == [3, 3]
     assert "condition 'C' was trained at no time; its paths end there" in caplog.text
     late = moving({"A": [0, 1, 2], "B": [1, 2]})
-    tw.tl.fit(late, "day", condition_key="cond", rng=0, config=tw.tl.FitConfig(max_steps=20, width=8))
+    config = tw.tl.FitConfig(max_steps=20, width=8)
+    tw.tl.fit(late, "day", method="otcfm", condition_key="cond", rng=0, config=config)
     for direction, span in (("forward", [1, 2]), ("backward", [1, 2])):
         paths = tw.tl.trajectories(late, n_times=5, direction=direction)
         assert paths.obs.groupby("cond")["day"].agg(["min", "max"]).loc["B"].tolist() == span
@@ -90,7 +92,8 @@ def test_an_untrained_condition_gets_nan_and_a_warning(gaps, caplog):
 
 def test_a_condition_that_starts_later_has_a_likelihood_from_there():
     late = moving({"A": [0, 1, 2], "B": [1, 2]})
-    tw.tl.fit(late, "day", condition_key="cond", rng=0, config=tw.tl.FitConfig(max_steps=300, width=32))
+    config = tw.tl.FitConfig(max_steps=300, width=32)
+    tw.tl.fit(late, "day", method="otcfm", condition_key="cond", rng=0, config=config)
     tw.tl.log_likelihood(late)
     by = late.obs.groupby(["cond", "day"])["log_likelihood"].mean()
     exact = -1.5 * np.log(2 * np.pi * 0.25) - 1.5  # entropy of the Gaussian, which both are
@@ -144,9 +147,9 @@ def birth_and_death(n: int = 200) -> AnnData:
 @pytest.mark.parametrize("time", [0.5, 1.0, 1.5])
 def test_both_halves_of_a_prediction_grow_and_shrink_alike(quick, time):
     adata = birth_and_death()
-    tw.tl.fit(adata, "t", growth_key="rate", rng=0, config=quick)
+    tw.tl.fit(adata, "t", method="otcfm", growth_key="rate", rng=0, config=quick)
     truth = 1 / (1 + np.exp(-time))
-    for options in ({}, {"source_time": 2.0}, {"both_ends": True}):
+    for options in ({"both_ends": False}, {"source_time": 2.0}, {}):
         cells = tw.tl.interpolate(adata, time, **options)
         left = cells.obs["weight"][cells.obsm["X_pca"][:, 0] < 6].sum()
         assert left == pytest.approx(truth, abs=0.01), options
@@ -155,7 +158,7 @@ def test_both_halves_of_a_prediction_grow_and_shrink_alike(quick, time):
 def test_a_cell_carried_there_and_back_weighs_what_it_did(quick):
     adata = birth_and_death()
     adata.obs["rate"] = np.where(adata.obsm["X_pca"][:, 0] < 6, 0.5, -0.5)
-    tw.tl.fit(adata, "t", growth_key="rate", rng=0, config=quick)
+    tw.tl.fit(adata, "t", method="otcfm", growth_key="rate", rng=0, config=quick)
     paths = tw.tl.trajectories(adata, {"t": 2.0}, times=[0.0, 1.0], direction="backward")
     weight = paths.obs.pivot_table(index="trajectory", columns="t", values="weight", observed=True)
     left = adata[weight.index].obsm["X_pca"][:, 0] < 6
@@ -166,7 +169,7 @@ def test_a_cell_carried_there_and_back_weighs_what_it_did(quick):
 
 def test_paths_meet_the_times_of_their_cells_whatever_the_grid():
     adata = make_course(times=(0.0, 3.0, 7.0, 14.0), n=20)
-    tw.tl.fit(adata, "time", rng=0, config=tw.tl.FitConfig(max_steps=10, width=8))
+    tw.tl.fit(adata, "time", method="otcfm", rng=0, config=tw.tl.FitConfig(max_steps=10, width=8))
     for n_times in (2, 3, 4, 5, 6, 15, 29, 43, 51, 101):
         paths = tw.tl.trajectories(adata, {"time": 7.0}, n_times=n_times, direction="both")
         assert (paths.obs["time"] == 7.0).sum() == 20
@@ -175,7 +178,8 @@ def test_paths_meet_the_times_of_their_cells_whatever_the_grid():
 
 def test_cells_that_cannot_be_coupled_are_named_with_the_call_that_couples_them(caplog):
     adata = moving({"A": [0, 1, 2, 3], "B": [0, 2, 3]})
-    tw.tl.fit(adata, "day", condition_key="cond", rng=0, config=tw.tl.FitConfig(max_steps=20, width=8))
+    config = tw.tl.FitConfig(max_steps=20, width=8)
+    tw.tl.fit(adata, "day", method="otcfm", condition_key="cond", rng=0, config=config)
     tw.tl.transition(adata)
     assert "condition 'B' has no cells at time 1: its 60 cells of time 0 are not coupled with it" in caplog.text
     assert "couple them with tw.tl.transition(adata, 0, 2)" in caplog.text

@@ -50,7 +50,7 @@ def test_balanced_plans_are_whole_up_to_16384_cells_against_as_many() -> None:
 
     def too_large(method: str, n: int) -> bool:
         x, w = torch.empty(1, 5).expand(n, 5), torch.empty(1).expand(n)
-        return _Pairing(METHODS[method], tw.tl.FitConfig(), 1.0)._too_large(_Ends(x, x, w, w))
+        return _Pairing(METHODS[method], tw.tl.FitConfig(), 1.0, 1.0)._too_large(_Ends(x, x, w, w))
 
     for method in ("otcfm", "am", "sf2m", "sbcfm", "eam"):
         assert not too_large(method, 16_384)

@@ -1,4 +1,4 @@
-"""`interpolate(dispersed=True)`: the covariance of a prediction, between those of its neighbours."""
+"""`interpolate(prediction="sample")`: the covariance of a prediction, between those of its neighbours."""
 
 from __future__ import annotations
 
@@ -28,33 +28,36 @@ def course():
     return adata
 
 
-def covariance(x):
-    return np.cov(np.asarray(x, dtype=float).T, bias=True)
+def covariance(x, weights=None):
+    return np.cov(np.asarray(x, dtype=float).T, bias=True, aweights=weights)
 
 
-def test_has_the_covariance_between_its_neighbours_in_each_condition(course):
+@pytest.mark.parametrize("options", [{}, {"both_ends": False}])
+def test_has_the_covariance_between_its_neighbours_in_each_condition(course, options):
     x, day, label = course.obsm["X_pca"], course.obs["day"].to_numpy(), course.obs["condition"].to_numpy()
-    narrow = tw.tl.interpolate(course, 0.8)
-    wide = tw.tl.interpolate(course, 0.8, dispersed=True, rng=0)
+    narrow = tw.tl.interpolate(course, 0.8, **options)
+    wide = tw.tl.interpolate(course, 0.8, prediction="sample", rng=0, **options)
     for name in ("a", "b"):
         target = sum(s * covariance(x[(day == t) & (label == name)]) for s, t in ((0.6, 0.0), (0.4, 2.0)))
-        got, before = (covariance(p.obsm["X_pca"][p.obs["condition"] == name]) for p in (wide, narrow))
+        own = (wide.obs["condition"] == name).to_numpy()
+        got, before = (covariance(p.obsm["X_pca"][own], p.obs["weight"][own]) for p in (wide, narrow))
         np.testing.assert_allclose(np.diag(got), np.diag(target), rtol=0.12)
         assert np.trace(before) < 0.75 * np.trace(target)
     np.testing.assert_array_equal(wide.obs["weight"], narrow.obs["weight"])
+    assert [p.uns["interpolation"]["prediction"] for p in (narrow, wide)] == ["mean", "sample"]
 
 
 def test_same_seed_same_bits_and_no_noise_at_rest(course):
-    one, two, other = (tw.tl.interpolate(course, 0.8, dispersed=True, rng=s).obsm["X_pca"] for s in (0, 0, 1))
+    one, two, other = (tw.tl.interpolate(course, 0.8, prediction="sample", rng=s).obsm["X_pca"] for s in (0, 0, 1))
     np.testing.assert_array_equal(one, two)
     assert not np.array_equal(one, other)
     still = course.copy()
     still.obsm["X_pca"] = np.zeros_like(still.obsm["X_pca"])
-    tw.tl.fit(still, "day", rng=0, config=tw.tl.FitConfig(max_steps=5))
-    moved = tw.tl.interpolate(still, 1.0, dispersed=True, rng=0).obsm["X_pca"]
+    tw.tl.fit(still, "day", method="otcfm", rng=0, config=tw.tl.FitConfig(max_steps=5))
+    moved = tw.tl.interpolate(still, 1.0, prediction="sample", rng=0).obsm["X_pca"]
     np.testing.assert_array_equal(moved, tw.tl.interpolate(still, 1.0).obsm["X_pca"])
 
 
 def test_needs_times_on_both_sides(course):
     with pytest.raises(InputError, match=r"before and after time=3.*\[0\.0, 2\.0\]"):
-        tw.tl.interpolate(course, 3.0, dispersed=True, extrapolate=True)
+        tw.tl.interpolate(course, 3.0, prediction="sample", extrapolate=True)

@@ -38,13 +38,13 @@ def branches(n: int = 300, seed: int = 0) -> tuple[AnnData, AnnData]:
 @pytest.mark.parametrize("method", ["otcfm", "uotcfm"])
 def test_thinned_cells_that_weigh_more_score_as_all_of_them(method):
     scores = [
-        tw.tl.leave_one_out(a, "day", methods=method, n_seeds=1, weight_key="w", config=CONFIG).set_index("method")[
-            "w1"
-        ]
+        tw.tl.leave_one_out(a, "day", methods=method, n_seeds=1, weight_key="w", config=CONFIG).set_index("method")
         for a in branches()
     ]
     for name in (method, "copy-previous", "ot-midpoint"):
-        assert scores[1][name] == pytest.approx(scores[0][name], abs=0.35), name
+        for score in ("w1", "w1_both_ends"):
+            full, thin = (table.loc[name, score] for table in scores)
+            assert thin == pytest.approx(full, abs=0.35), (name, score)
     unweighted = tw.tl.leave_one_out(branches()[1], "day", methods=method, n_seeds=1, config=CONFIG)
     assert unweighted.set_index("method")["w1"]["floor"] < 1.0  # and the floor is within the thinned cells
 
@@ -65,7 +65,7 @@ def test_the_density_of_the_first_population_is_weighted():
     """The thinned branch weighs ten times as much, so its cells are as likely as if none had been left out."""
     by_branch = []
     for adata in branches():
-        tw.tl.fit(adata, "day", rng=0, weight_key="w", config=CONFIG)
+        tw.tl.fit(adata, "day", method="otcfm", rng=0, weight_key="w", config=CONFIG)
         tw.tl.log_likelihood(adata)
         up = adata.obsm["X_pca"][:, 1] > 0
         by_branch.append([adata.obs["log_likelihood"][m].mean() for m in (up, ~up)])
@@ -101,8 +101,9 @@ def test_shares_of_conditions_are_those_of_the_truth():
     cells = read_course(some, Recipe("day", condition_key="cond"))
     (fold,) = evaluate.make_folds(cells, [1.0], "real")
     rows = cells.rows(0.0)
-    weights = fold.shares(cells.condition[rows], cells.weights[rows])
-    assert weights[cells.condition[rows] == 1].sum() == pytest.approx(0.5)  # 20 of 80 cells, half of the truth
+    x, weights = fold.weighted(cells.x[rows], cells.weights[rows], cells.condition[rows])
+    assert weights[x[:, 1] > 6].sum() == pytest.approx(0.5)  # 20 of 80 cells, half of the truth
+    assert len(x) == 80
 
 
 def test_a_condition_of_the_held_out_time_alone_is_named_and_one_alone_is_an_error(caplog):
@@ -114,7 +115,7 @@ def test_a_condition_of_the_held_out_time_alone_is_named_and_one_alone_is_an_err
     assert "condition 'B' has no observed time on one side of 1; it is left out of the scores there" in caplog.text
     lonely = cells.take((cells.time != 1.0) | (cells.condition == 1))
     with pytest.raises(InputError, match="no condition of time 1 was observed both before and after it"):
-        _ = evaluate.Fold(lonely, 1.0, fold.axis).truth
+        _ = evaluate.Fold(lonely, 1.0, "real").truth
 
 
 def test_rates_of_plans_are_made_again_without_the_held_out_time(caplog):

@@ -177,8 +177,9 @@ def test_contrastive_sharpens_by_the_known_power_and_undo_takes_it_back(proof):
 
 def test_weight_zero_is_the_plain_fit_to_the_bit(quick):
     adata = course(gaussian([0.0], [[1.0]], 0, 100), gaussian([2.0], [[0.25]], 1, 100))
-    tw.tl.fit(adata, "t", rng=0, config=quick)
-    tw.tl.fit(adata, "t", rng=0, config=replace(quick, contrastive=tw.tl.Contrastive(0.0)), key_added="zero")
+    zero = replace(quick, contrastive=tw.tl.Contrastive(0.0))
+    tw.tl.fit(adata, "t", method="otcfm", rng=0, config=quick)
+    tw.tl.fit(adata, "t", method="otcfm", rng=0, config=zero, key_added="zero")
     np.testing.assert_array_equal(adata.uns["thalweg"]["weights"]["0"], adata.uns["zero"]["weights"]["0"])
 
 
@@ -203,7 +204,7 @@ def test_options_survive_writing(kind, quick, tmp_path):
     adata = course(gaussian([0.0], [[1.0]], 0, 120), gaussian([2.0], [[0.25]], 1, 120), kind=half + half)
     option = tw.tl.Contrastive(0.1, negatives="other_condition", undo=True)
     config = replace(quick, contrastive=option, dispersive=tw.tl.Dispersive(group=None))
-    tw.tl.fit(adata, "t", condition_key="kind", rng=0, config=config)
+    tw.tl.fit(adata, "t", method="otcfm", condition_key="kind", rng=0, config=config)
     path = tmp_path / f"fit.{kind}"
     getattr(adata, f"write_{kind}")(path)
     back = getattr(anndata, f"read_{kind}")(path)
@@ -220,7 +221,8 @@ def test_mean_negative_of_each_condition():
     end = np.concatenate([gaussian([3.0], [[0.25]], 1, 1000), gaussian([-3.0], [[0.25]], 2, 1000)])
     adata = course(start, end, kind=half + half)
     option = tw.tl.Contrastive(0.3, negatives="other_condition", undo=True)
-    tw.tl.fit(adata, "t", condition_key="kind", rng=0, config=replace(CONFIG, contrastive=option, batch_size=512))
+    config = replace(CONFIG, contrastive=option, batch_size=512)
+    tw.tl.fit(adata, "t", method="otcfm", condition_key="kind", rng=0, config=config)
     predicted = tw.tl.interpolate(adata, 1.0, source_time=0.0)
     for kind, mean in (("a", 3.0), ("b", -3.0)):
         x = predicted.obsm["X_pca"][predicted.obs["kind"] == kind]

@@ -89,7 +89,7 @@ def test_a_killed_table_goes_on_and_makes_only_what_is_missing(course, tmp_path,
 def test_stored_rows_of_other_data_options_or_formats_and_damage_are_refused(course, tmp_path, monkeypatch):
     table(course, tmp_path, methods=("icfm",), n_seeds=1)
     options = {"methods": ("icfm",), "n_seeds": 1, "resume": True}
-    with pytest.raises(InputError, match=r"scores\.json is of another call: spacing is 'real' there and 'index' here"):
+    with pytest.raises(InputError, match=r"scores\.json is of another call: spacing is 'clock' there and 'index' here"):
         table(course, tmp_path, spacing="index", **options)
     with pytest.raises(InputError, match=r"cells\.shape is"):
         table(course[::2].copy(), tmp_path, **options)

@@ -42,14 +42,15 @@ def test_fits_without_iterative_plans_have_the_same_bits(cells: AnnData, method:
         np.testing.assert_array_equal(weights(cells, threads, method=method, config=CONFIG), one)
 
 
+@pytest.mark.parametrize(("method", "networks"), [("otcfm", 1), ("usb", 2)])
 def test_training_runs_on_one_thread_and_gives_the_number_back(
-    course: AnnData, monkeypatch: pytest.MonkeyPatch
+    course: AnnData, monkeypatch: pytest.MonkeyPatch, method: str, networks: int
 ) -> None:
     """Networks this small have the same bits on several, so that the number itself is looked at."""
     step, seen = loop._step, []
     monkeypatch.setattr(loop, "_step", lambda *args: seen.append(torch.get_num_threads()) or step(*args))
-    weights(course, 2, config=tw.tl.FitConfig(max_steps=3))
-    assert seen == [1, 1, 1]
+    weights(course, 2, method=method, config=tw.tl.FitConfig(max_steps=3), check=False)
+    assert seen == [1, 1, 1] * networks
     assert torch.get_num_threads() == 2
 
 

@@ -100,7 +100,7 @@ def moving() -> tuple[AnnData, np.ndarray]:
     obs = pd.DataFrame({"time": time}, index=[f"c{i}" for i in range(300)])
     adata = pca(AnnData(x, obs=obs, var=pd.DataFrame(index=[f"g{j}" for j in range(12)])))
     config = tw.tl.FitConfig(max_steps=500, batch_size=256, width=32)
-    tw.tl.fit(adata, "time", rng=0, config=config)
+    tw.tl.fit(adata, "time", method="otcfm", rng=0, config=config)
     return adata, speed
 
 

@@ -49,10 +49,13 @@ def test_the_first_model_is_that_of_a_single_fit(several):
 
 
 def test_predictions_carry_the_spread_of_the_models(several):
-    predicted = tw.tl.interpolate(several, 2.0)
-    each = [tw.tl.interpolate(one, 2.0).obsm["X_pca"] for one in members_of(several)]
+    predicted = tw.tl.interpolate(several, 2.0, both_ends=False)
+    each = [tw.tl.interpolate(one, 2.0, both_ends=False).obsm["X_pca"] for one in members_of(several)]
     expected = np.linalg.norm(np.std(each, 0, ddof=1), axis=1)
     np.testing.assert_allclose(predicted.obs["spread"], expected, atol=2e-3)
+    both = tw.tl.interpolate(several, 2.0).obs.set_index("source")["spread"]  # of the cells before they are narrowed
+    np.testing.assert_allclose(both[predicted.obs["source"]], predicted.obs["spread"], atol=1e-6)
+    assert np.isfinite(both).all()
     assert "spread" not in tw.tl.interpolate(members_of(several)[0], 2.0).obs
 
 
@@ -89,7 +92,8 @@ def test_models_of_a_flow_from_noise_with_learned_dynamics_are_stored(course):
 
 
 def test_a_killed_ensemble_goes_on(course, tmp_path):
-    options = {"n_models": 2, "rng": 0, "config": SHORT, "checkpoint_dir": tmp_path, "checkpoint_every": 10}
+    options = {"method": "otcfm", "n_models": 2, "rng": 0, "config": SHORT}
+    options |= {"checkpoint_dir": tmp_path, "checkpoint_every": 10}
     whole = tw.tl.fit(course, "time", copy=True, **options)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model0", "model1"]
     again = tw.tl.fit(course, "time", resume=True, copy=True, **options)
@@ -104,7 +108,7 @@ def test_numbers_of_models_that_are_none(course, n_models):
 
 
 def test_weights_that_are_not_as_many_as_the_models(course):
-    tw.tl.fit(course, "time", n_models=2, rng=0, config=SHORT)
+    tw.tl.fit(course, "time", method="otcfm", n_models=2, rng=0, config=SHORT)
     del course.uns["thalweg"]["weights"]["1"]
     with pytest.raises(InputError, match="damaged"):
         tw.tl.velocity(course)

@@ -11,7 +11,7 @@ from thalweg.errors import InputError, MissingKeyError
 
 @pytest.fixture
 def fitted(course, quick):
-    tw.tl.fit(course, "time", config=quick, rng=0)
+    tw.tl.fit(course, "time", method="otcfm", config=quick, rng=0)
     return course
 
 

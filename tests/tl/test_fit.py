@@ -11,8 +11,12 @@ from anndata import AnnData
 
 import thalweg as tw
 from courses import make_course
+from thalweg.data.cells import read_cells
 from thalweg.errors import InputError, MissingKeyError
 from thalweg.flows import methods
+from thalweg.flows.carry import Carrier
+from thalweg.flows.prediction import expected
+from thalweg.flows.store import load_fit
 
 METHODS = tuple(methods.METHODS)
 # A translation is no trigonometric interpolant, and no potential that is velocity and growth rate at once.
@@ -35,13 +39,14 @@ def test_a_translation_is_recovered(course, method):
     # Nearly balanced: with less weight on sizes, growth at the front explains a part of any movement.
     config = tw.tl.FitConfig(max_steps=600, batch_size=256, width=32, relaxation=4.0)
     tw.tl.fit(course, "time", method=method, rng=0, config=config)
-    predicted = tw.tl.interpolate(course, 2.0)
-    np.testing.assert_allclose(np.average(predicted.obsm["X_pca"], 0, predicted.obs["weight"]), [4, 0, 0], atol=0.3)
+    for options, started in (({"both_ends": False}, slice(120, 240)), ({}, slice(120, 360))):
+        predicted = tw.tl.interpolate(course, 2.0, **options)
+        np.testing.assert_allclose(np.average(predicted.obsm["X_pca"], 0, predicted.obs["weight"]), [4, 0, 0], atol=0.3)
+        assert list(predicted.obs["source"]) == list(course.obs_names[started])
+        assert predicted.obs["weight"].sum() == pytest.approx(1)
+        assert (predicted.obs["time"] == 2.0).all()
     tw.tl.velocity(course)
     np.testing.assert_allclose(course.obsm["velocity_X_pca"].mean(0), [2, 0, 0], atol=0.3)
-    assert list(predicted.obs["source"]) == list(course.obs_names[120:240])
-    assert predicted.obs["weight"].sum() == pytest.approx(1)
-    assert (predicted.obs["time"] == 2.0).all()
 
 
 def test_optimal_transport_keeps_the_spread_and_independent_pairs_do_not(course):
@@ -54,7 +59,7 @@ def test_optimal_transport_keeps_the_spread_and_independent_pairs_do_not(course)
             rng=0,
             config=tw.tl.FitConfig(max_steps=1500, batch_size=256, width=128, learning_rate=2e-3),
         )
-        spread[method] = tw.tl.interpolate(course, 2.0).obsm["X_pca"].var(0).mean() / 0.25
+        spread[method] = tw.tl.interpolate(course, 2.0, both_ends=False).obsm["X_pca"].var(0).mean() / 0.25
     assert spread["otcfm"] == pytest.approx(1, abs=0.2)
     assert spread["icfm"] < 0.75  # half-way between independent ends the variance is half
 
@@ -64,7 +69,7 @@ def test_velocity_has_units_of_the_time_column(course):
     hours = shifted(course, time=course.obs["time"] * 24)
     config = tw.tl.FitConfig(max_steps=100, batch_size=64, width=16)
     for a in (course, hours):
-        tw.tl.fit(a, "time", rng=0, config=config)
+        tw.tl.fit(a, "time", method="otcfm", rng=0, config=config)
         tw.tl.velocity(a)
     np.testing.assert_allclose(hours.obsm["velocity_X_pca"] * 24, course.obsm["velocity_X_pca"], rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(
@@ -73,17 +78,28 @@ def test_velocity_has_units_of_the_time_column(course):
 
 
 def test_both_ends_meet(fitted):
-    """At 2.5 between 1 and 3 the later cells weigh three quarters; each side arrives at the same place."""
-    predicted = tw.tl.interpolate(fitted, 2.5, both_ends=True)
+    """At 2.5 between 1 and 3 the later cells weigh three quarters; each side arrives at the same place.
+
+    The clouds move at one speed, so that the clock of the cells is the calendar up to the noise of 120 cells.
+    """
+    predicted = tw.tl.interpolate(fitted, 2.5)
     assert predicted.n_obs == 240
     assert list(predicted.uns["interpolation"]["source_time"]) == [1.0, 3.0]
     early = predicted.obs["source"].isin(fitted.obs_names[fitted.obs["time"] == 1.0]).to_numpy()
-    assert predicted.obs["weight"][early].sum() == pytest.approx(0.25)
+    stored = load_fit(fitted.uns["thalweg"], "thalweg")
+    assert predicted.obs["weight"][early].sum() == pytest.approx(1 - stored.flow.axis.share(1.0, 2.5, 3.0))
+    assert predicted.obs["weight"][early].sum() == pytest.approx(0.25, abs=0.02)
     assert predicted.obs["weight"].sum() == pytest.approx(1)
     for side in (early, ~early):
         np.testing.assert_allclose(predicted.obsm["X_pca"][side].mean(0), [5, 0, 0], atol=0.3)
-    alone = tw.tl.interpolate(fitted, 2.5)
-    np.testing.assert_array_equal(predicted.obsm["X_pca"][early], alone.obsm["X_pca"])
+    sides = [tw.tl.interpolate(fitted, 2.5, both_ends=False), tw.tl.interpolate(fitted, 2.5, source_time=3.0)]
+    cells = read_cells(fitted, stored.recipe)
+    cloud = Carrier(stored.flow, cells).predict(2.5, both_ends=True)
+    for alone, side in zip(sides, (early, ~early), strict=True):
+        np.testing.assert_array_equal(cloud.x[side].astype(np.float32), alone.obsm["X_pca"])
+    np.testing.assert_array_equal(predicted.obsm["X_pca"], expected(cloud, cells).x.astype(np.float32))
+    again = tw.tl.interpolate(fitted, 2.5, both_ends=True, prediction="mean")
+    np.testing.assert_array_equal(predicted.obsm["X_pca"], again.obsm["X_pca"])
     with pytest.raises(InputError, match="leave source_time out"):
         tw.tl.interpolate(fitted, 2.5, both_ends=True, source_time=1.0)
 
@@ -104,28 +120,30 @@ def test_solvers_agree(fitted, solver):
 
 def test_shift_and_scale_of_the_data_do_not_matter(course):
     config = tw.tl.FitConfig(max_steps=100, batch_size=64, width=16)
-    tw.tl.fit(course, "time", rng=0, config=config)
+    tw.tl.fit(course, "time", method="otcfm", rng=0, config=config)
     reference = tw.tl.interpolate(course, 2.0).obsm["X_pca"]
     for scale, shift in ((1e-4, 0.0), (1e4, 0.0), (1.0, 1e4)):
         moved = course.copy()
         moved.obsm["X_pca"] = moved.obsm["X_pca"].astype(np.float64) * scale + shift
-        tw.tl.fit(moved, "time", rng=0, config=config)
+        tw.tl.fit(moved, "time", method="otcfm", rng=0, config=config)
         back = (tw.tl.interpolate(moved, 2.0).obsm["X_pca"].astype(np.float64) - shift) / scale
         np.testing.assert_allclose(back, reference, atol=2e-2)
 
 
-def test_identical_cells_stand_still(quick):
+@pytest.mark.parametrize("method", ["otcfm", "usb"])
+def test_identical_cells_stand_still(method):
     adata = AnnData(
         obs=pd.DataFrame({"t": [0] * 20 + [1] * 20}, index=map(str, range(40))), obsm={"X_pca": np.full((40, 2), 7.0)}
     )
-    tw.tl.fit(adata, "t", rng=0, config=tw.tl.FitConfig(max_steps=300, batch_size=64, width=16, sigma=0.0))
+    config = tw.tl.FitConfig(max_steps=300, batch_size=64, width=16, sigma=0.0 if method == "otcfm" else None)
+    tw.tl.fit(adata, "t", method=method, rng=0, config=config)
     np.testing.assert_allclose(tw.tl.interpolate(adata, 0.5).obsm["X_pca"], 7.0, atol=0.05)
 
 
 def test_minibatch_coupling_learns_too_and_is_used_when_plans_are_too_large(course, caplog):
     tw.settings.max_memory = 100_000  # 120 x 120 x 8 bytes is more
     config = tw.tl.FitConfig(max_steps=600, batch_size=128, width=64, block=64)
-    tw.tl.fit(course, "time", rng=0, config=config)
+    tw.tl.fit(course, "time", method="otcfm", rng=0, config=config)
     assert set(tw.get.intervals(course)["coupling"]) == {"minibatch exact"}
     assert "minibatch exact coupling of 120 x 120 cells" in caplog.text
     np.testing.assert_allclose(tw.tl.interpolate(course, 2.0).obsm["X_pca"].mean(0), [4, 0, 0], atol=0.3)
@@ -139,7 +157,8 @@ def test_conditions_are_not_mixed(quick):
     x = 0.1 * rng.standard_normal((400, 2)) + np.c_[sign * time * 3, np.zeros(400)]
     obs = pd.DataFrame({"t": time, "arm": np.where(sign < 0, "left", "right")}, index=map(str, range(400)))
     adata = AnnData(obs=obs, obsm={"X_pca": x})
-    tw.tl.fit(adata, "t", condition_key="arm", rng=0, config=tw.tl.FitConfig(max_steps=500, batch_size=128, width=32))
+    config = tw.tl.FitConfig(max_steps=500, batch_size=128, width=32)
+    tw.tl.fit(adata, "t", method="otcfm", condition_key="arm", rng=0, config=config)
     predicted = tw.tl.interpolate(adata, 1.0)
     for name, end in (("left", -3.0), ("right", 3.0)):
         arm = predicted[(predicted.obs["arm"] == name).to_numpy()]
@@ -155,7 +174,8 @@ def test_weights_move_the_couplings(quick):
         {"t": [0] * 50 + [1] * 100, "w": [1.0] * 50 + [1e-6] * 50 + [1.0] * 50}, index=map(str, range(150))
     )
     adata = AnnData(obs=obs, obsm={"X_pca": x})
-    tw.tl.fit(adata, "t", weight_key="w", rng=0, config=tw.tl.FitConfig(max_steps=400, batch_size=128, width=32))
+    config = tw.tl.FitConfig(max_steps=400, batch_size=128, width=32)
+    tw.tl.fit(adata, "t", method="otcfm", weight_key="w", rng=0, config=config)
     np.testing.assert_allclose(tw.tl.interpolate(adata, 1.0).obsm["X_pca"].mean(0), [4, 4], atol=0.3)
 
 
@@ -167,6 +187,9 @@ def test_the_sde_of_a_bridge_spreads_and_the_ode_does_not(course):
     assert not np.allclose(a, b, atol=0.1)
     np.testing.assert_array_equal(a, tw.tl.interpolate(course, 2.0, stochastic=True, rng=0).obsm["X_pca"])
     np.testing.assert_allclose(a.mean(0), [4, 0, 0], atol=0.3)
+    np.testing.assert_array_equal(a, tw.tl.interpolate(course, 2.0, prediction="sample", rng=0).obsm["X_pca"])
+    c, d = (tw.tl.interpolate(course, 2.0, rng=s).obsm["X_pca"] for s in (0, 1))
+    np.testing.assert_array_equal(c, d)
 
 
 # --- determinism -----------------------------------------------------------------------------------------------------
@@ -189,8 +212,8 @@ def test_same_seed_same_bits_and_global_generators_untouched(course, quick, meth
 
 def test_two_names_of_the_seed(course, quick):
     a, b = course.copy(), course.copy()
-    tw.tl.fit(a, "time", rng=3, config=quick)
-    tw.tl.fit(b, "time", random_state=3, config=quick)
+    tw.tl.fit(a, "time", method="otcfm", rng=3, config=quick)
+    tw.tl.fit(b, "time", method="otcfm", random_state=3, config=quick)
     np.testing.assert_array_equal(a.uns["thalweg"]["weights"]["0"], b.uns["thalweg"]["weights"]["0"])
     with pytest.raises(TypeError, match="only rng"):
         tw.tl.fit(course, "time", rng=1, random_state=1)
@@ -200,13 +223,13 @@ def test_two_names_of_the_seed(course, quick):
 
 
 @pytest.mark.parametrize("kind", ["h5ad", "zarr"])
-@pytest.mark.parametrize("method", ["otcfm", "sf2m"])
-def test_round_trip_to_the_bit(tmp_path, course, quick, kind, method):
+@pytest.mark.parametrize(("method", "spacing"), [("otcfm", "index"), ("sf2m", "index"), ("usb", "clock")])
+def test_round_trip_to_the_bit(tmp_path, course, quick, kind, method, spacing):
     labels = course.obs["time"].map({0.0: "start", 1.0: "day 1", 3.0: "end"}).astype("category")
     adata = shifted(course, label=labels, arm=np.tile(["a", "b"], 180))
     time_map = {"start": 0, "day 1": 1, "end": 3}
     tw.tl.fit(
-        adata, "label", method=method, time_map=time_map, condition_key="arm", rng=0, config=quick, spacing="index"
+        adata, "label", method=method, time_map=time_map, condition_key="arm", rng=0, config=quick, spacing=spacing
     )
     tw.tl.velocity(adata)
     path = tmp_path / f"a.{kind}"
@@ -233,11 +256,11 @@ def test_only_documented_keys_are_added(course, quick):
 
 
 def test_copy_and_views_leave_the_input_alone(course, quick):
-    out = tw.tl.fit(course, "time", rng=0, config=quick, copy=True)
+    out = tw.tl.fit(course, "time", method="otcfm", rng=0, config=quick, copy=True)
     assert "thalweg" in out.uns
     assert "thalweg" not in course.uns
     view = course[::2]
-    tw.tl.fit(view, "time", rng=0, config=quick)
+    tw.tl.fit(view, "time", method="otcfm", rng=0, config=quick)
     assert "thalweg" in view.uns
     assert "thalweg" not in course.uns
     assert not view.is_view
@@ -345,10 +368,11 @@ def test_a_time_with_few_cells_does_not_switch_validation_off_for_the_others(cap
     adata = shifted(make_course(n=60), time=np.repeat([0.0, 1.0, 3.0], 60))
     few = adata[[*range(5), *range(60, 180)]].copy()
     caplog.set_level("INFO", logger="thalweg")
-    tw.tl.fit(few, "time", rng=0, config=tw.tl.FitConfig(max_steps=40, width=8, validate_every=10))
+    config = tw.tl.FitConfig(max_steps=40, width=8, validate_every=10)
+    tw.tl.fit(few, "time", method="otcfm", rng=0, config=config)
     assert "1 of 2 couplings have too few cells to spare one; the others validate" in caplog.text
     assert few.uns["thalweg"]["history"]["validation_loss"].notna().all()
     tiny = adata[[*range(5), *range(60, 65), *range(120, 125)]].copy()
-    tw.tl.fit(tiny, "time", rng=0, config=tw.tl.FitConfig(max_steps=40, width=8, validate_every=10))
+    tw.tl.fit(tiny, "time", method="otcfm", rng=0, config=config)
     assert "no coupling has cells to spare for validation" in caplog.text
     assert "validation_loss" not in tiny.uns["thalweg"]["history"]

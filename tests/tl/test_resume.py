@@ -18,7 +18,7 @@ CONFIG = tw.tl.FitConfig(max_steps=24, batch_size=32, width=8, depth=1, validate
 
 
 def fit(adata, directory=None, *, rng=3, every=4, config=CONFIG, device="cpu", **options):
-    options |= {"checkpoint_dir": directory, "checkpoint_every": every}
+    options = {"method": "otcfm", "checkpoint_dir": directory, "checkpoint_every": every} | options
     return tw.tl.fit(adata, "time", rng=rng, config=config, device=device, copy=True, **options).uns["thalweg"]
 
 
@@ -243,7 +243,7 @@ def test_the_command_goes_on_too(course, tmp_path, killed, capsys):
 
 def test_a_fit_saves_itself_every_250_steps_and_at_its_end(course, tmp_path):
     config = tw.tl.FitConfig(max_steps=260, batch_size=8, width=4, depth=1, validation_fraction=0.0)
-    tw.tl.fit(course, "time", rng=0, config=config, device="cpu", checkpoint_dir=tmp_path)
+    tw.tl.fit(course, "time", method="otcfm", rng=0, config=config, device="cpu", checkpoint_dir=tmp_path)
     assert [folder.name for folder in folders(tmp_path)] == ["step-00000250", "step-00000260"]
 
 

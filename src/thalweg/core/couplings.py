@@ -146,7 +146,7 @@ class Minibatch(Coupling):
     solve
         Function ``(block of x0, block of x1) -> Plan``.
     block
-        Rows in a block; 256 by default. A larger block is closer to the plan of the whole populations.
+        Rows in a block; a larger one is closer to the plan of the whole populations.
     """
 
     x0: Tensor
@@ -186,10 +186,8 @@ class Mixture:
         Couplings.
     sources, targets
         For each part, the rows of the common array that its indices stand for, int64.
-    weights
-        Share of each part, float64 of shape ``(k,)``, summing to one.
-    tags
-        A number for each part that tells its draws from others, int64 of shape ``(k,)``, or None.
+    weights, tags
+        Share of each part, float64 summing to one, and a number to tell it by, int64, or None; of shape ``(k,)``.
     """
 
     parts: Sequence[Coupling]
@@ -225,8 +223,8 @@ class Mixture:
     def to(self, device: torch.device) -> Mixture:
         """The same mixture with its tensors on ``device``."""
         sources, targets = ([rows.to(device) for rows in side] for side in (self.sources, self.targets))
-        parts, tags = [p.to(device) for p in self.parts], None if self.tags is None else self.tags.to(device)
-        return Mixture(parts, sources, targets, self.weights.to(device), tags)
+        parts, tags = [p.to(device) for p in self.parts], self.tags
+        return Mixture(parts, sources, targets, self.weights.to(device), None if tags is None else tags.to(device))
 
 
 def exact(
@@ -239,10 +237,8 @@ def exact(
 
     Parameters
     ----------
-    x0, x1
-        Points, shape ``(n0, d)`` and ``(n1, d)``.
-    a, b
-        Weights, shape ``(n0,)`` and ``(n1,)``; uniform by default.
+    x0, x1, a, b
+        Points, shape ``(n0, d)`` and ``(n1, d)``, and weights, ``(n0,)`` and ``(n1,)``; uniform by default.
     max_memory
         Bytes allowed for the solver; 4 GiB by default.
 
@@ -324,8 +320,8 @@ def entropic(
             raise
     thinned = entries is None
     if entries is None:  # out of the handler, which holds on to the entries found so far
-        few = min(per_row or fitting, fitting)
-        entries = entropic_ot.plan_entries(x0, x1, potentials, per_row=few, max_memory=max_memory)
+        per_row = min(per_row or fitting, fitting)
+        entries = entropic_ot.plan_entries(x0, x1, potentials, per_row=per_row, max_memory=max_memory)
     return Plan(entries.rows, entries.cols, entries.mass, (len(x0), len(x1)), thinned)
 
 

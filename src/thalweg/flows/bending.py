@@ -1,15 +1,15 @@
 r"""Paths that bend at an observed time, so that cells do not turn on the spot.
 
 Straight paths between the cells of two times cut the corners of a course. Here the path of a pair is a cubic
-(`thalweg.core.paths.Cubic`) whose velocity at an observed time is, in the mean over the cells, the same on both sides.
+(`thalweg.core.paths.Cubic`) that brings the mean velocities on both sides of an observed time closer together.
 The mean displacements between neighbouring times are those of the plans, so that what grows does not count as movement.
 
 The bend is one vector for the cells of a time and condition. A vector for each cell, from the displacements of its
 neighbours, follows a curve more closely, but it takes noise for a bend: the partner of a cell lies closer to the mean
 than the cell itself, on both sides, which looks like a turn.
 
-With few observed times a bend is little more than the noise of three means. So it is multiplied by ``k/(k + 1)``, with
-``k`` the number of inner times of the condition.
+With few observed times a bend is little more than the noise of three means. So it is multiplied by ``(k - 1)/k``, with
+``k`` the number of inner times of the condition: one of them alone bends nothing.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class _Way(NamedTuple):
 
 
 def find_bend(cells: Cells, z: Tensor, axis: TimeAxis, coupled: Coupled) -> Bend | None:
-    """The bend of the paths of a course; None where no time lies between two others.
+    """The bend of the paths of a course; None where they stay straight.
 
     Parameters
     ----------
@@ -87,10 +87,10 @@ def find_bend(cells: Cells, z: Tensor, axis: TimeAxis, coupled: Coupled) -> Bend
     e = torch.zeros(2, int(population.max()) + 1, z.shape[1], dtype=torch.float64)
     for chain in _chains(ways, tau):
         inner = len(chain) - 1
-        if inner:
+        if inner > 1:
             found = bends(torch.stack([w.moved for w in chain]), torch.tensor([w.length for w in chain]).double())
             for side, of in ((0, [w.start for w in chain]), (1, [w.end for w in chain])):
-                e[side, of] = inner / (inner + 1) * found[side]
+                e[side, of] = (inner - 1) / inner * found[side]
     return Bend(population, e[0].to(z.dtype), e[1].to(z.dtype)) if bool(e.any()) else None
 
 

@@ -19,6 +19,7 @@ FLOOR = "floor"
 _MANY = 6  # times, from which a colour bar says more than a legend
 LABELS = {
     "w1": "Wasserstein-1 to the real cells",
+    "w1_both_ends": "Wasserstein-1 to the real cells, from both ends",
     "energy_distance": "energy distance to the real cells",
     "variance_ratio": "variance, predicted / real",
     "fit_seconds": "seconds to fit",
@@ -40,7 +41,7 @@ def leave_one_out(
     scores
         What `thalweg.tl.leave_one_out` returned.
     metric
-        Column to draw: ``"w1"``, ``"energy_distance"``, ``"variance_ratio"`` or ``"fit_seconds"``.
+        Column to draw: ``"w1"``, ``"w1_both_ends"``, ``"energy_distance"``, ``"variance_ratio"`` or ``"fit_seconds"``.
     kind
         ``"methods"``: a row for each method, best first; a dot is one seed at one held-out time, the bar and the number
         are the mean. ``"times"``: the mean over seeds of each method against the held-out time, with whiskers from the

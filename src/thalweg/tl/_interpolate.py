@@ -15,7 +15,7 @@ from thalweg.flows.carry import Carrier, Cloud, make_noise
 from thalweg.flows.ensemble import spread
 from thalweg.flows.flow import Flow
 from thalweg.flows.population import total_size
-from thalweg.flows.prediction import Prediction, expected, sample
+from thalweg.flows.prediction import Prediction, between, expected, sample
 from thalweg.flows.running import Integrator
 from thalweg.flows.store import Stored, load_fit
 
@@ -112,18 +112,25 @@ def interpolate(
     generator = resolve_rng(rng, random_state)
     implied = wanted == "sample" and flow.has_score
     noise = make_noise(flow, implied if stochastic is None else stochastic, generator)
-    both = both_ends if both_ends is not None else source_time is None and not trained
+    inside = bool((cells.times < time).any() and (cells.times > time).any())
+    both = both_ends if both_ends is not None else source_time is None and not trained and inside
 
     def predicted(flow: Flow) -> tuple[Carrier, Cloud]:
         carrier = Carrier(flow, cells, noise, Integrator(solver, n_steps))
+        if both and wanted == "mean":
+            return carrier, between(carrier, time, extrapolate=extrapolate)
         return carrier, carrier.predict(time, source_time=source_time, both_ends=both, extrapolate=extrapolate)
 
     carrier, cloud = predicted(flow)
     differ = None if noise else spread(flow, lambda one: predicted(one)[1].x)
     if not trained and wanted == "sample":
-        _check_sides(cells, time, stored.recipe.time_key, noise is not None)
+        if noise is None and not inside:
+            raise InputError(
+                f"prediction='sample' needs observed times before and after time={time:g}, or a method with a score; "
+                f"obs[{stored.recipe.time_key!r}] has {cells.times.tolist()}."
+            )
         cloud = sample(carrier, cloud, time, generator)
-    elif not trained and both and not noise:
+    elif not trained and both and inside and not noise:
         cloud = expected(cloud, cells)
     out = _as_anndata(adata, stored, cloud, time)
     if differ is not None:
@@ -185,13 +192,4 @@ def _check_source(cells: Cells, source_time: float | None, both_ends: bool, time
     if source_time is not None and source_time not in cells.times:
         raise InputError(
             f"source_time={source_time!r} is not observed in obs[{time_key!r}]; times: {cells.times.tolist()}."
-        )
-
-
-def _check_sides(cells: Cells, time: float, time_key: str, carried: bool) -> None:
-    """The noise that is missing is known between two observed times; the SDE brings its own."""
-    if not carried and not ((cells.times < time).any() and (cells.times > time).any()):
-        raise InputError(
-            f"prediction='sample' needs observed times before and after time={time:g}, or a method with a score; "
-            f"obs[{time_key!r}] has {cells.times.tolist()}."
         )
