@@ -111,7 +111,7 @@ def bad_input_is_refused() -> None:
 def a_diverging_fit_stops() -> None:
     wild = tw.tl.FitConfig(max_steps=200, batch_size=32, width=8, learning_rate=1e38, warmup_steps=0, grad_clip=1e38)
     with raises(NonFiniteLossError, "step"):
-        tw.tl.fit(course(), "day", rng=0, config=wild)
+        tw.tl.fit(course(), "day", method="otcfm", rng=0, config=wild)
 
 
 def a_field_that_diverges_has_no_solution() -> None:
@@ -126,11 +126,12 @@ def a_field_that_diverges_has_no_solution() -> None:
 
 def damaged_checkpoints_are_refused(folder: Path) -> None:
     saved = folder / "checkpoints"
-    tw.tl.fit(course(), "day", rng=0, config=QUICK, checkpoint_dir=saved, checkpoint_every=10)
+    options = {"method": "otcfm", "rng": 0, "config": QUICK}
+    tw.tl.fit(course(), "day", checkpoint_dir=saved, checkpoint_every=10, **options)
     whole = course()
-    tw.tl.fit(whole, "day", rng=0, config=QUICK, checkpoint_dir=saved, resume=True)
+    tw.tl.fit(whole, "day", checkpoint_dir=saved, resume=True, **options)
     plain = course()
-    tw.tl.fit(plain, "day", rng=0, config=QUICK)
+    tw.tl.fit(plain, "day", **options)
     require(
         np.array_equal(whole.uns["thalweg"]["weights"]["0"], plain.uns["thalweg"]["weights"]["0"]),
         "resuming keeps every bit",
@@ -140,7 +141,7 @@ def damaged_checkpoints_are_refused(folder: Path) -> None:
         content[len(content) // 2] ^= 1
         file.write_bytes(bytes(content))
     with raises(CheckpointError, "safetensors"):
-        tw.tl.fit(course(), "day", rng=0, config=QUICK, checkpoint_dir=saved, resume=True)
+        tw.tl.fit(course(), "day", checkpoint_dir=saved, resume=True, **options)
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks/ is found from 
 from benchmarks.common import results, tables
 
 RESULTS = results.path_of("cite_energy")
-WAYS = {"": {}, ", dispersed": {"dispersed": True}}
+WAYS = {"": {}, ", sample": {"prediction": "sample"}}
 FOLDS = ((2.0, 4.0, 3.0), (3.0, 7.0, 4.0))
 PUBLISHED = {50: {"LightSB": 2.31, "discrete Sinkhorn": 2.34}, 100: {"LightSB": 2.16, "discrete Sinkhorn": 2.24}}
 
@@ -70,7 +70,7 @@ def rows(dims: int, methods: list[str], seeds: int) -> list[dict[str, object]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--methods", nargs="*", default=["otcfm", "uotcfm"])
+    parser.add_argument("--methods", nargs="*", default=["otcfm", "usb"])
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
     tw.settings.progress = False

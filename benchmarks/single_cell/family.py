@@ -16,7 +16,6 @@ that no axis is special.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -170,6 +169,3 @@ def _fates(design: Design, z: Floats, time: Floats, rng: np.random.Generator) ->
         counts = np.bincount(np.repeat(np.arange(len(rows)), _FUTURES) * 2 + of, weight, 2 * len(rows)).reshape(-1, 2)
         out[rows] = counts / counts.sum(1, keepdims=True)
     return out
-
-
-Predictor = Callable[[AnnData], Floats]

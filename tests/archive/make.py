@@ -43,7 +43,7 @@ def predictions(adata: AnnData, method: str) -> dict[str, list]:
         tw.tl.log_likelihood(adata, key=method)
         return {"log likelihood": adata.obs["log_likelihood"].tolist()}
     tw.tl.velocity(adata, key=method, kind="flow")
-    cells = tw.tl.interpolate(adata, BETWEEN, key=method)
+    cells = tw.tl.interpolate(adata, BETWEEN, key=method, both_ends=False)
     return {"interpolated": cells.obsm["X_pca"].tolist(), "velocity": adata.obsm["velocity_X_pca"].tolist()}
 
 
@@ -68,7 +68,7 @@ def write_checkpoint(folder: Path) -> None:
         return step(state, objective, config, now)
 
     adata, place = course(), folder / "checkpoints"
-    options = {"rng": 0, "config": config(), "device": "cpu", "key_added": "otcfm"}
+    options = {"method": "otcfm", "rng": 0, "config": config(), "device": "cpu", "key_added": "otcfm"}
     loop._step = cut
     try:
         tw.tl.fit(adata, "time", checkpoint_dir=place, checkpoint_every=20, **options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import anndata as ad
@@ -74,8 +75,9 @@ def test_a_checkpoint_holds_the_weights_it_held(release):
 def test_a_checkpoint_is_gone_on_from(release, tmp_path):
     shutil.copytree(HERE / release / "checkpoints", tmp_path / "c")
     adata = make.course()
+    then = replace(make.config(), path="straight", relaxation=0.5)  # the only path that there was, and the default
     tw.tl.fit(
-        adata, "time", rng=0, config=make.config(), device="cpu", key_added="otcfm",
+        adata, "time", method="otcfm", spacing="real", rng=0, config=then, device="cpu", key_added="otcfm",
         checkpoint_dir=tmp_path / "c", resume=True,
     )  # fmt: skip
     assert adata.uns["otcfm"]["history"]["step"].tolist() == [10.0, 20.0, 30.0, 40.0]

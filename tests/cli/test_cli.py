@@ -23,8 +23,8 @@ def path(tmp_path, course):
 def test_fit_writes_a_file_that_predicts(path, tmp_path, capsys):
     out = tmp_path / "fitted.h5ad"
     assert main(["fit", str(path), "--time-key", "time", "--max-steps", "30", "--output", str(out)]) == 0
-    assert tw.tl.interpolate(ad.read_h5ad(out), 2.0).n_obs == 120
-    assert "fitted otcfm" in capsys.readouterr().out
+    assert tw.tl.interpolate(ad.read_h5ad(out), 2.0).n_obs == 240
+    assert "fitted usb" in capsys.readouterr().out
 
 
 def test_leave_one_out_prints_the_table_and_writes_both_files(path, tmp_path, capsys):

@@ -16,7 +16,7 @@ def clouds(n, d=4, seed=0):
 @pytest.mark.parametrize("epsilon", [0.1, 0.5, 10.0])
 def test_of_a_translation_it_is_the_squared_distance(epsilon):
     x, _ = clouds(200)
-    assert sinkhorn(x, x + [3.0, 4.0, 0, 0], epsilon=epsilon) == pytest.approx(25.0, abs=1e-3)
+    assert sinkhorn(x, x + np.array([3.0, 4.0, 0, 0]), epsilon=epsilon) == pytest.approx(25.0, abs=1e-3)
     assert sinkhorn(x, x, epsilon=epsilon) == pytest.approx(0.0, abs=1e-6)
 
 
@@ -30,11 +30,12 @@ def test_it_lies_between_the_distance_of_the_means_and_the_wasserstein_distance(
 
 
 def test_few_points_are_enough():
-    truth = (0.5**2) + 1.0  # of the Gaussians: variances 1 and 2.25 along one axis, and the distance of the means
-    few = [sinkhorn(*clouds(60, seed=s), epsilon=0.5) for s in range(20)]
-    exact = [wasserstein(*clouds(60, seed=s), p=2) ** 2 for s in range(20)]
-    assert abs(np.mean(few) - truth) < 0.25
-    assert np.mean(exact) - truth > 0.5
+    """Of two samples of one population: the exact distance says what sampling does, the divergence hardly."""
+    rng = np.random.default_rng(0)
+    pairs = [rng.normal(size=(2, 60, 10)) for _ in range(10)]
+    found = np.mean([sinkhorn(*pair, epsilon=0.5) for pair in pairs])
+    exact = np.mean([wasserstein(*pair, p=2) ** 2 for pair in pairs])
+    assert 0 < found < exact / 5
 
 
 def test_weights_stand_for_copies_and_the_distance_is_symmetric():

@@ -56,17 +56,17 @@ def test_paths_follow_a_circle(method):
         slices = torch.bucketize(s[inner], torch.linspace(1, 3, 11))
         away = [(drawn.batch.x_t[inner] - true)[slices == k].mean(0).norm() for k in range(1, 11)]
         off.append(float(torch.stack(away).max()))
-    assert off[0] < 0.45 * off[1]  # three inner times: three quarters of the bend
+    assert off[0] < 0.5 * off[1]  # three inner times: two thirds of the bend
 
 
 def test_conditions_bend_by_themselves_and_time_runs_by_the_axis():
     cells = course(conditions=("a", "b"))
     bend, *_ = bend_of(cells, "otcfm")
     (e0, e1), n = (bend.e0, bend.e1), len(TIMES)
-    torch.testing.assert_close(e0[:n], -e0[n : 2 * n], rtol=0.3, atol=0.15)  # mirrored
+    torch.testing.assert_close(e0[:n], -e0[n : 2 * n], rtol=0.3, atol=0.1)  # mirrored
     assert not e0[[0, n]].any()  # nothing comes before the first time
     assert not e1[[n - 1, 2 * n - 1]].any()
-    assert float(e0[1].norm()) > 0.2
+    assert float(e0[2].norm()) > 0.2
 
 
 def test_what_does_not_turn_does_not_bend():
@@ -78,7 +78,7 @@ def test_what_does_not_turn_does_not_bend():
 
 
 def test_growth_is_no_movement():
-    """Two clusters at rest, of which one grows, then shrinks: the mean of all cells turns, that of the pairs does not."""
+    """Two clusters at rest, of which one grows and shrinks: the mean of all cells turns, that of the pairs does not."""
     rng = np.random.default_rng(0)
     share = {0.0: 0.5, 1.0: 0.8, 1.5: 0.6, 3.0: 0.3, 4.0: 0.5}
     x, time = [], []
@@ -113,7 +113,7 @@ def test_a_coupling_that_says_nothing_of_its_pairs_stays_straight():
 def test_the_option_is_checked():
     with pytest.raises(tw.errors.InputError, match="path must be 'cubic' or 'straight', found 'curved'"):
         tw.tl.FitConfig(path="curved")
-    with pytest.raises(tw.errors.InputError, match="one number or several; found ()"):
+    with pytest.raises(tw.errors.InputError, match=r"one number or several; found \(\)"):
         tw.tl.FitConfig(relaxation=())
     with pytest.raises(tw.errors.InputError, match="relaxation must be positive"):
         tw.tl.FitConfig(relaxation=(0.5, -1.0))

@@ -35,13 +35,14 @@ def test_where_cells_slow_down_a_time_lies_nearer_to_the_next_one():
     axis = course_axis(course(places), "clock")
     np.testing.assert_allclose(axis.tau(TIMES) / 3, places / places[-1], atol=0.03)
     share = axis.share(1.0, 2.0, 4.0)
-    true = (np.exp(-1) - np.exp(-2)) / (np.exp(-1) - np.exp(-4))
-    assert abs(share - true) < 0.12 < abs(1 / 3 - true)  # the calendar's third
+    true = (np.exp(-1) - np.exp(-2)) / (np.exp(-1) - np.exp(-4))  # .67, where the calendar has a third
+    assert abs(share - true) < abs(1 / 3 - true) / 2
 
 
 def test_where_nothing_moves_the_days_decide():
     found = np.mean([lengths(course(np.zeros(4), n=100, seed=s)) for s in range(10)], axis=0)
-    np.testing.assert_allclose(found / found.sum(), np.diff(TIMES) / 5, atol=0.08)
+    assert found[1] == max(found)
+    np.testing.assert_allclose(found / found.sum(), np.diff(TIMES) / 5, atol=0.2)  # of chance alone the third is .33
     same = Cells(np.zeros((40, 2)), np.repeat(TIMES, 10), np.ones(40), np.zeros(40, dtype=np.int64))
     np.testing.assert_array_equal(lengths(same), np.diff(TIMES))
 
@@ -62,7 +63,7 @@ def test_conditions_are_compared_with_themselves():
     fewer = cells.take(np.flatnonzero((cells.condition == 0) | (cells.time != 1.0) | (np.arange(800) % 10 == 0)))
     np.testing.assert_allclose(lengths(fewer), lengths(cells), rtol=0.15)
     apart = cells.take(np.flatnonzero((cells.condition == 0) ^ (cells.time >= 4.0)))  # no condition at both 1 and 4
-    assert lengths(apart)[1] > 40
+    assert lengths(apart)[1] > 2.5  # of a mean of one: fifty, where the others are three
 
 
 def test_the_clock_is_monotone_and_its_speed_has_no_jump():

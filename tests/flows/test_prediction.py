@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
+from anndata import AnnData
 
 import thalweg as tw
 from thalweg.errors import InputError
+from thalweg.flows import prediction
 from thalweg.flows.carry import Cloud
-from thalweg.flows.prediction import expected
 
 
 class Plain:
@@ -20,7 +22,7 @@ class Plain:
 def narrowed(x, weight=None):
     n = len(x)
     weight = np.full(n, 1 / n) if weight is None else weight
-    return expected(Cloud(x, weight, np.arange(n), (0.0,)), Plain()).x
+    return prediction.narrowed(Cloud(x, weight, np.arange(n), (0.0,)), Plain()).x
 
 
 def test_noise_of_many_dimensions_is_left_out_and_few_are_kept():
@@ -53,7 +55,7 @@ def test_cells_without_weight_and_single_cells_stay():
 def fitted():
     adata = tw.datasets.simulated(300, times=(0.0, 1.0, 2.0), n_futures=0, rng=0)
     config = tw.tl.FitConfig(max_steps=100)
-    tw.tl.fit(adata, "time", method="otcfm", config=config, rng=0)
+    tw.tl.fit(adata, "time", method="otcfm", spacing="real", config=config, rng=0)
     tw.tl.fit(adata, "time", method="sf2m", config=config, key_added="bridge", rng=0)
     return adata
 
@@ -73,7 +75,26 @@ def test_a_side_of_few_cells_counts_for_little(fitted):
     few = fitted[np.r_[0:10, 100:300]].copy()
     cells = tw.tl.interpolate(few, 0.5)
     ahead = cells.obs_names.isin(few.obs_names[:10])
-    assert cells.obs["weight"][ahead].sum() == pytest.approx(10 / 110)
+    assert cells.obs["weight"][ahead].sum() == pytest.approx(10 / 110, rel=0.15)  # by nearness alone one half
+
+
+def test_cells_arrive_at_three_stages_and_at_an_observed_time_at_one(fitted):
+    """A course on a line at constant speed: where a cell arrives is its stage."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([np.full(60, 0.0), np.full(60, 10.0), np.full(60, 20.0)])[:, None] + 0.01 * rng.normal(
+        size=(180, 1)
+    )
+    obs = pd.DataFrame({"day": np.repeat([0.0, 1.0, 2.0], 60)}, index=[f"c{i}" for i in range(180)])
+    line = AnnData(obs=obs, obsm={"X_pca": x})
+    tw.tl.fit(line, "day", method="otcfm", rng=0, config=tw.tl.FitConfig(max_steps=200))
+    for time, apart in ((0.5, 1.0), (0.1, 0.2), (0.999, 0.002)):
+        arrived = tw.tl.interpolate(line, time)
+        at = np.sort(arrived.obsm["X_pca"][:, 0])
+        for k, group in enumerate(np.split(at, 3)):
+            assert np.abs(group - 10 * time - (k - 1) * apart).max() < 0.35
+        assert arrived.obs_names.is_unique
+        assert sorted(arrived.obs_names) == sorted(line.obs_names[:120])
+        assert arrived.obs["weight"].sum() == pytest.approx(1)
 
 
 def test_a_sample_of_a_bridge_runs_its_sde(fitted):

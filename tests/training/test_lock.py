@@ -62,7 +62,7 @@ def test_a_fit_that_fails_before_or_in_training_gives_its_folder_back(tmp_path, 
         tw.tl.fit(
             adata, "time", method="uotcfm", rng=0, checkpoint_dir=tmp_path, config=tw.tl.FitConfig(coupling="minibatch")
         )
-    tw.tl.fit(adata, "time", rng=0, checkpoint_dir=tmp_path, config=quick)
+    tw.tl.fit(adata, "time", method="otcfm", rng=0, checkpoint_dir=tmp_path, config=quick)
     lock_folder(tmp_path).release()
 
 

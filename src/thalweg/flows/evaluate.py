@@ -29,7 +29,7 @@ from thalweg.flows.coupling import PlanCache
 from thalweg.flows.fitting import train_flow
 from thalweg.flows.growth import rates_from_plans
 from thalweg.flows.methods import Method, find_method
-from thalweg.flows.prediction import between, expected, sample
+from thalweg.flows.prediction import mean, sample
 from thalweg.flows.resume import identify_cells
 from thalweg.flows.score_rows import Row
 from thalweg.flows.time_axis import Spacing, TimeAxis, make_axis
@@ -248,7 +248,7 @@ def _clouds(carrier: Carrier, time: float, rng: np.random.Generator) -> list[Clo
         noisy = carrier_with.predict(time, both_ends=True)
     elif carrier.noise is None:
         noisy = sample(carrier, both, time, rng)
-    return [carrier.predict(time), expected(between(carrier, time), carrier.cells), noisy]
+    return [carrier.predict(time), mean(carrier, time), noisy]
 
 
 def predicted_row(fold: Fold, name: str, predictor: Predictor, seed: int, rng: np.random.Generator) -> Row:

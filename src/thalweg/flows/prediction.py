@@ -36,16 +36,23 @@ _NEIGHBOURS = 60
 _ROWS = 2048  # cells whose neighbours are gathered at once
 
 
-def between(carrier: Carrier, time: float, *, extrapolate: bool = False) -> Cloud:
-    """The population between two observed times, from both ends, its cells at stages that differ a little.
+def mean(carrier: Carrier, time: float, *, extrapolate: bool = False) -> Cloud:
+    """The population between two observed times, from both ends, where its cells are expected.
 
     Parameters
     ----------
     carrier
-        Carries the cells; with noise, which spreads them itself, they are all carried to ``time``.
+        Carries the cells; where it does so with noise, they are left where they arrive.
     time, extrapolate
         As in `thalweg.flows.carry.Carrier.predict`.
     """
+    if carrier.noise is not None:
+        return carrier.predict(time, both_ends=True, extrapolate=extrapolate)
+    return narrowed(_at_stages(carrier, time, extrapolate), carrier.cells)
+
+
+def _at_stages(carrier: Carrier, time: float, extrapolate: bool) -> Cloud:
+    """The population with its cells at stages that differ a little."""
     cells, times = carrier.cells, _stages(carrier, time)
     if len(times) == 1:
         return carrier.predict(time, both_ends=True, extrapolate=extrapolate)
@@ -64,7 +71,7 @@ def _stages(carrier: Carrier, time: float) -> list[float]:
     from scipy.optimize import brentq
 
     observed, axis = carrier.cells.times, carrier.flow.axis
-    if carrier.noise is not None or not observed[0] < time < observed[-1] or time in observed:
+    if not observed[0] < time < observed[-1] or time in observed:
         return [time]
     if (
         min(np.unique(carrier.cells.condition[carrier.cells.rows(t)], return_counts=True)[1].min() for t in observed)
@@ -90,13 +97,13 @@ def _groups(cells: Cells, n: int) -> Rows:
     return out
 
 
-def expected(cloud: Cloud, cells: Cells) -> Cloud:
-    """The cloud with its noise left out, within each condition."""
+def narrowed(cloud: Cloud, cells: Cells) -> Cloud:
+    """The cloud with the noise of its cells left out, within each condition."""
     x, labels = cloud.x.copy(), cells.condition[cloud.rows]
     for condition in np.unique(labels).tolist():
         own = np.flatnonzero((labels == condition) & (cloud.weight > 0))
         if len(own) > 1:
-            x[own] = _narrowed(cloud.x[own], cloud.weight[own])
+            x[own] = _drawn_together(cloud.x[own], cloud.weight[own])
     return replace(cloud, x=x)
 
 
@@ -107,7 +114,7 @@ def sample(carrier: Carrier, cloud: Cloud, time: float, rng: np.random.Generator
     return replace(cloud, x=disperse_cloud(cloud, carrier.cells, carrier.flow.axis, time, rng))
 
 
-def _narrowed(x: Floats, weight: Floats) -> Floats:
+def _drawn_together(x: Floats, weight: Floats) -> Floats:
     share = weight / weight.sum()
     spread = float(share @ ((x - share @ x) ** 2).sum(1))
     if spread == 0:

@@ -15,7 +15,7 @@ from thalweg.flows.carry import Carrier, Cloud, make_noise
 from thalweg.flows.ensemble import spread
 from thalweg.flows.flow import Flow
 from thalweg.flows.population import total_size
-from thalweg.flows.prediction import Prediction, between, expected, sample
+from thalweg.flows.prediction import Prediction, mean, sample
 from thalweg.flows.running import Integrator
 from thalweg.flows.store import Stored, load_fit
 
@@ -117,8 +117,8 @@ def interpolate(
 
     def predicted(flow: Flow) -> tuple[Carrier, Cloud]:
         carrier = Carrier(flow, cells, noise, Integrator(solver, n_steps))
-        if both and wanted == "mean":
-            return carrier, between(carrier, time, extrapolate=extrapolate)
+        if both and inside and not trained and wanted == "mean":
+            return carrier, mean(carrier, time, extrapolate=extrapolate)
         return carrier, carrier.predict(time, source_time=source_time, both_ends=both, extrapolate=extrapolate)
 
     carrier, cloud = predicted(flow)
@@ -130,8 +130,6 @@ def interpolate(
                 f"obs[{stored.recipe.time_key!r}] has {cells.times.tolist()}."
             )
         cloud = sample(carrier, cloud, time, generator)
-    elif not trained and both and inside and not noise:
-        cloud = expected(cloud, cells)
     out = _as_anndata(adata, stored, cloud, time)
     if differ is not None:
         out.obs["spread"] = np.linalg.norm(differ, axis=1)
