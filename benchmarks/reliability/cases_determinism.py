@@ -78,7 +78,7 @@ def _trained_on_threads() -> Result:
     for n in (1, 2):
         adata = course(n=400, dims=20)
         config = replace(QUICK, max_steps=60, batch_size=256, width=64, depth=3, n_threads=n)
-        tw.tl.fit(adata, "time", rng=0, config=config)
+        tw.tl.fit(adata, "time", method="otcfm", rng=0, config=config)
         out.append(tw.tl.interpolate(adata, 2.0).obsm["X_pca"].astype(np.float64))
     worst = float(np.abs(out[0] - out[1]).max())
     return worst <= 1e-5, f"1 and 2 threads differ by {worst:.1e}"

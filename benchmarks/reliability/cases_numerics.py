@@ -73,7 +73,8 @@ def permuted() -> Result:
 def identical() -> Result:
     adata = course()
     adata.obsm["X_pca"][:] = 7.0
-    tw.tl.fit(adata, "time", rng=0, config=tw.tl.FitConfig(max_steps=600, batch_size=64, width=16, depth=2, sigma=0.0))
+    config = tw.tl.FitConfig(max_steps=600, batch_size=64, width=16, depth=2, sigma=0.0)
+    tw.tl.fit(adata, "time", method="otcfm", rng=0, config=config)
     tw.tl.velocity(adata)
     loss = float(adata.uns["thalweg"]["history"]["loss"].iloc[-1])
     speed = float(np.abs(adata.obsm["velocity_X_pca"]).max())
@@ -159,7 +160,7 @@ def _gaussian_error(seed: int) -> float:
     late = adata.obs["time"].to_numpy() == 1.0
     adata.obsm["X_pca"][late] = (rng.standard_normal((1000, 2)) @ turn.T + [2, -1]).astype(np.float32)
     config = tw.tl.FitConfig(max_steps=800, batch_size=256, width=32, depth=2, sigma=0.0)
-    tw.tl.fit(adata, "time", rng=seed, config=config)
+    tw.tl.fit(adata, "time", method="otcfm", rng=seed, config=config)
     pushed = tw.tl.interpolate(adata, 1.0, source_time=0.0).obsm["X_pca"]
     return bures(pushed, adata.obsm["X_pca"][late])
 

@@ -42,7 +42,7 @@ def spacing() -> Result:
     from thalweg.flows.store import load_fit
 
     adata = course([0, 1, 7])
-    tw.tl.fit(adata, "time", rng=0, config=QUICK)
+    tw.tl.fit(adata, "time", spacing="real", rng=0, config=QUICK)
     tau = load_fit(adata.uns["thalweg"], "thalweg").flow.axis.tau([0.0, 1.0, 7.0])
     share = float((tau[1] - tau[0]) / (tau[2] - tau[0]))
     return abs(share - 1 / 7) < 1e-12, f"first interval is {share:.4f} of the axis (1/7 = 0.1429)"

@@ -18,7 +18,7 @@ from anndata import AnnData
 
 import thalweg as tw
 
-METHODS = ("otcfm", "icfm", "vpcfm", "uotcfm", "sbcfm", "sf2m", "am", "eam", "uam", "fm")
+METHODS = ("otcfm", "icfm", "vpcfm", "uotcfm", "sbcfm", "sf2m", "usb", "am", "eam", "uam", "fm")
 CONFIG = tw.tl.FitConfig(max_steps=40, batch_size=64, width=16, depth=2, validate_every=20)
 TIMES = (0.0, 1.0, 3.0, 4.0)
 Arrays = Iterator[tuple[str, np.ndarray]]
@@ -47,9 +47,9 @@ def after_the_fit(adata: AnnData, method: str) -> Arrays:
     """What the functions give on the fit under ``uns["thalweg"]``."""
     rep, rng = "X_pca", {"rng": 1}
     for name, options in {
-        "between": {},
-        "both ends": {"both_ends": True},
-        "dispersed": {"dispersed": True},
+        "between": {"both_ends": False},
+        "both ends": {},
+        "sample": {"prediction": "sample"},
         "backwards": {"source_time": 3.0},
     }.items():
         cells = tw.tl.interpolate(adata, 2.2, **options, **rng)
@@ -63,7 +63,7 @@ def after_the_fit(adata: AnnData, method: str) -> Arrays:
     if method in ("sf2m", "eam"):
         noisy = tw.tl.trajectories(adata, **start, stochastic=True, n_samples=2, **rng)
         yield "trajectories of the SDE", np.column_stack([noisy.obsm[rep], noisy.obs["weight"]])
-        cells = tw.tl.interpolate(adata, 2.2, stochastic=0.5, **rng)
+        cells = tw.tl.interpolate(adata, 2.2, both_ends=False, stochastic=0.5, **rng)
         yield "interpolate by the SDE", np.column_stack([cells.obsm[rep], cells.obs["weight"]])
     tw.tl.fate(adata, "branch", **rng)
     yield "fate", adata.obsm["fate_branch"].to_numpy()
@@ -104,7 +104,7 @@ def everything() -> Arrays:
         scores = tw.tl.leave_one_out(
             adata, key, methods=("otcfm", "uotcfm", "sf2m"), n_seeds=2, config=CONFIG, **arguments
         )
-        yield f"leave_one_out {name}", scores[["w1", "energy_distance", "variance_ratio"]].to_numpy()
+        yield f"leave_one_out {name}", scores[["w1", "w1_both_ends", "energy_distance", "variance_ratio"]].to_numpy()
     adata = course()
     tw.pp.growth(adata, method="unbalanced", time_key="time", condition_key="condition")
     yield "growth", adata.obs[["growth", "growth_weight"]].to_numpy()

@@ -36,15 +36,15 @@ def orders() -> dict[str, Callable[[], Any]]:
     tw.settings.progress, tw.settings.verbosity = False, "error"
     adata = tw.datasets.simulated(n_cells=N_CELLS, rng=0)
     noisy, config = adata.copy(), tw.tl.FitConfig(max_steps=200)
-    tw.tl.fit(adata, "time", rng=0)
+    tw.tl.fit(adata, "time", method="otcfm", rng=0)
     tw.tl.fit(noisy, "time", method="sf2m", rng=0, config=config)
     tw.tl.transition(adata)
     tw.tl.fate(adata, "branch")
     return {
-        "fit otcfm": lambda: tw.tl.fit(adata, "time", rng=0, config=config, key_added="again"),
+        "fit otcfm": lambda: tw.tl.fit(adata, "time", method="otcfm", rng=0, config=config, key_added="again"),
         "fit uotcfm": lambda: tw.tl.fit(adata, "time", method="uotcfm", rng=0, config=config, key_added="again"),
         "fit sf2m": lambda: tw.tl.fit(adata, "time", method="sf2m", rng=0, config=config, key_added="again"),
-        "interpolate": lambda: tw.tl.interpolate(adata, 2.7),
+        "interpolate": lambda: tw.tl.interpolate(adata, 2.7, both_ends=False),
         "interpolate, both ends": lambda: tw.tl.interpolate(adata, 2.7, both_ends=True),
         "velocity": lambda: tw.tl.velocity(adata),
         "trajectories": lambda: tw.tl.trajectories(adata, 300, n_times=21, rng=0),

@@ -63,7 +63,8 @@ def _at_stages(carrier: Carrier, time: float, extrapolate: bool) -> Cloud:
         cloud = replace(carrier, cells=cells.take(rows)).predict(at, both_ends=True, extrapolate=extrapolate)
         clouds.append(replace(cloud, rows=rows[cloud.rows]))
     x, weight, rows = (np.concatenate([getattr(c, name) for c in clouds]) for name in ("x", "weight", "rows"))
-    return Cloud(x, weight / len(times), rows, clouds[0].starts)
+    order = np.lexsort((rows, cells.time[rows]))  # those of the time before first, each in the order of the cells
+    return Cloud(x[order], weight[order] / len(times), rows[order], clouds[0].starts)
 
 
 def _stages(carrier: Carrier, time: float) -> list[float]:
