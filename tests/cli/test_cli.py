@@ -69,7 +69,7 @@ def test_version(capsys):
 def test_summary_averages_over_times_then_seeds():
     rows = [("a", 1.0, 0, 1.0), ("a", 2.0, 0, 3.0), ("a", 1.0, 1, 2.0), ("a", 2.0, 1, 4.0), ("floor", 1.0, 0, 0.5)]
     scores = pd.DataFrame(rows, columns=["method", "time", "seed", "w1"])
-    scores[["energy_distance", "variance_ratio", "fit_seconds"]] = 1.0
+    scores[["w1_both_ends", "energy_distance", "variance_ratio", "fit_seconds"]] = 1.0
     lines = summary(scores).splitlines()
     assert "2.500 ± 0.707" in lines[1]  # seeds: 2 and 3
     assert lines[-1].startswith("floor")

@@ -56,7 +56,7 @@ def test_paths_follow_a_circle(method):
         slices = torch.bucketize(s[inner], torch.linspace(1, 3, 11))
         away = [(drawn.batch.x_t[inner] - true)[slices == k].mean(0).norm() for k in range(1, 11)]
         off.append(float(torch.stack(away).max()))
-    assert off[0] < 0.5 * off[1]  # three inner times: two thirds of the bend
+    assert off[0] < 0.4 * off[1]  # three inner times: four fifths of the bend
 
 
 def test_conditions_bend_by_themselves_and_time_runs_by_the_axis():

@@ -85,4 +85,4 @@ def test_the_log_says_where_the_times_lie(caplog):
     with caplog.at_level(logging.INFO, logger="thalweg"):
         course_axis(course(10 * (1 - np.exp(-TIMES))), "clock")
     assert "as the populations move, the times 0, 1, 4, 5 lie at 0, 0.6" in caplog.text
-    assert "by the calendar at 0, 0.2, 0.8, 1" in caplog.text
+    assert "by the calendar, spacing='real', at 0, 0.2, 0.8, 1" in caplog.text

@@ -126,15 +126,18 @@ def leave_one_out(args: argparse.Namespace) -> None:
 def summary(scores: pd.DataFrame) -> str:
     """Readable table of a leave-one-out: best method first, references among them, the floor last.
 
-    The sd is over seeds of the mean over held-out times, as the field reports it.
+    The sd is over seeds of the mean over held-out times, as the field reports it. ``W1`` is that of the cells of the
+    time before, ``both ends`` that of the default prediction, the energy distance and the variance those of its sample.
     """
-    per_seed = scores.groupby(["method", "seed"])[["w1", "energy_distance", "variance_ratio", "fit_seconds"]].mean()
+    figures = ["w1", "w1_both_ends", "energy_distance", "variance_ratio", "fit_seconds"]
+    per_seed = scores.groupby(["method", "seed"])[figures].mean()
     mean, sd = per_seed.groupby("method").mean(), per_seed.groupby("method")["w1"].std()
     times = scores.pivot_table(index="method", columns="time", values="w1")
     table = pd.DataFrame(
         {"W1": [f"{m:.3f}" + (f" ± {s:.3f}" if s == s else "") for m, s in zip(mean["w1"], sd, strict=True)]},
         mean.index,
     )
+    table["both ends"] = mean["w1_both_ends"].map("{:.3f}".format)
     for time in times.columns:
         table[f"W1 at {time:g}"] = times[time].map("{:.3f}".format)
     table["energy"] = mean["energy_distance"].map("{:.4f}".format)

@@ -344,6 +344,5 @@ def unbalanced(
         Weight of the populations' sizes, in mean squared displacements of balanced transport; a pure number.
     """
     tau = relaxation * unbalanced_ot.displacement(x0, x1, a, b) or None
-    return entropic(
-        x0, x1, reg_relative=unbalanced_ot.REG, tau=tau, a=a, b=b, max_memory=max_memory, per_row=unbalanced_ot.PER_ROW
-    )
+    reg, few = unbalanced_ot.regularisation(x0, x1, a, b), unbalanced_ot.PER_ROW
+    return entropic(x0, x1, reg=reg, tau=tau, a=a, b=b, max_memory=max_memory, per_row=few)

@@ -8,8 +8,9 @@ The bend is one vector for the cells of a time and condition. A vector for each 
 neighbours, follows a curve more closely, but it takes noise for a bend: the partner of a cell lies closer to the mean
 than the cell itself, on both sides, which looks like a turn.
 
-With few observed times a bend is little more than the noise of three means. So it is multiplied by ``(k - 1)/k``, with
-``k`` the number of inner times of the condition: one of them alone bends nothing.
+With few observed times a bend is little more than the noise of three means. The first inner time of a condition bends
+nothing, and with ``k`` of them the bend is drawn to none by the weight of half a time: it is multiplied by
+``(k - 1)/(k - 1/2)``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from thalweg._settings import logger
 from thalweg.core import couplings
 from thalweg.core.paths import Cubic, Path, bends
 from thalweg.data.cells import Cells
@@ -29,6 +31,7 @@ from thalweg.flows.coupling import Coupled
 from thalweg.flows.time_axis import TimeAxis
 
 Floats = NDArray[np.float64]
+_PRIOR = 0.5  # inner times that a straight path counts for
 
 
 @dataclass(frozen=True)
@@ -86,12 +89,15 @@ def find_bend(cells: Cells, z: Tensor, axis: TimeAxis, coupled: Coupled) -> Bend
     tau = axis.tau(cells.times)
     e = torch.zeros(2, int(population.max()) + 1, z.shape[1], dtype=torch.float64)
     for chain in _chains(ways, tau):
-        inner = len(chain) - 1
-        if inner > 1:
+        more = len(chain) - 2  # inner times beyond the first
+        if more > 0:
             found = bends(torch.stack([w.moved for w in chain]), torch.tensor([w.length for w in chain]).double())
             for side, of in ((0, [w.start for w in chain]), (1, [w.end for w in chain])):
-                e[side, of] = (inner - 1) / inner * found[side]
-    return Bend(population, e[0].to(z.dtype), e[1].to(z.dtype)) if bool(e.any()) else None
+                e[side, of] = more / (more + _PRIOR) * found[side]
+    if not bool(e.any()):
+        return None
+    logger.info("paths bend at the inner times, the default since 0.2; FitConfig(path='straight') has none that bend")
+    return Bend(population, e[0].to(z.dtype), e[1].to(z.dtype))
 
 
 def _chains(ways: dict[tuple[int, int], list[Tensor]], tau: Floats) -> list[list[_Way]]:

@@ -86,12 +86,15 @@ class Carrier:
         Of the SDE; None for the ODE.
     integrator
         Options of the solver.
+    quiet
+        Whether predictions are made without a word in the log.
     """
 
     flow: Flow
     cells: Cells
     noise: Noise | None = None
     integrator: Integrator = field(default_factory=Integrator)
+    quiet: bool = False
 
     def along(self, rows: Rows, times: Sequence[float]) -> Carried:
         """Carry some cells from ``times[0]`` through all ``times``; weights are growth relative to the start."""
@@ -154,7 +157,7 @@ class Carrier:
         InputError
             If no condition can be carried there.
         """
-        trained = self._trained(time, extrapolate)
+        trained = self.carried_to(time, extrapolate=extrapolate)
         if source_time is not None:
             return _joined([self._side(time, dict.fromkeys(trained, (source_time, 1.0)))])
         ends = [self._ends(time, condition) for condition in trained]
@@ -166,8 +169,14 @@ class Carrier:
         mass = 1.0 if len(back) == len(ends) else ahead.mass_of(self.cells.condition, list(back))
         return _joined([ahead, self._side(time, back, mass)])
 
-    def _trained(self, time: float, extrapolate: bool) -> list[int]:
-        """The conditions that can be carried to a time; others are named in a warning."""
+    def carried_to(self, time: float, *, extrapolate: bool) -> list[int]:
+        """The conditions that can be carried to a time; others are named in a warning.
+
+        Raises
+        ------
+        InputError
+            If there is none.
+        """
         out = []
         for condition in self.cells.strata:
             first, last = self.flow.span(condition)
@@ -176,7 +185,8 @@ class Carrier:
                 continue
             between = f"between {first:g} and {last:g}" if first <= last else "at no time"
             name = self.cells.conditions[condition]
-            logger.warning("condition %r was trained %s; it is not predicted at time %g", name, between, time)
+            if not self.quiet:
+                logger.warning("condition %r was trained %s; it is not predicted at time %g", name, between, time)
         if not out:
             raise InputError(f"no condition was trained around time {time:g}, so no cells can be carried there.")
         return out
@@ -218,7 +228,8 @@ class Carrier:
     def _parts(self, time: float, start: float, rows: Rows, share: Floats | float) -> list[_Part]:
         """Cells carried from one time, and those that enter on the way."""
         cells, carried = self.cells, self.along(rows, [start] if start == time else [start, time])
-        logger.info("carried %d cells from time %g to %g", len(rows), start, time)
+        if not self.quiet:
+            logger.info("carried %d cells from time %g to %g", len(rows), start, time)
         x, grown = carried.x[-1], cells.weights[rows] * carried.weight[-1]
         if cells.lost is None or time == start:
             return [_Part(start, rows, x, grown, share)]
@@ -330,15 +341,3 @@ def make_noise(flow: Flow, stochastic: bool | float | None, rng: np.random.Gener
     if not 0 <= strength < np.inf:
         raise InputError(f"stochastic must be True, False, None or a non-negative number, found {stochastic!r}.")
     return Noise(torch_generator(rng, flow.device), strength) if strength else None
-
-
-def check_samples(n_samples: int) -> None:
-    """Refuse a number of futures that is none.
-
-    Raises
-    ------
-    InputError
-        If ``n_samples`` is not an integer of 1 or more.
-    """
-    if isinstance(n_samples, bool) or not isinstance(n_samples, int | np.integer) or n_samples < 1:
-        raise InputError(f"n_samples must be a positive integer, found {n_samples!r}.")

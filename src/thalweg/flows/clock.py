@@ -38,7 +38,8 @@ def course_axis(cells: Cells, spacing: Spacing) -> TimeAxis:
     if axis.smooth and len(cells.times) > 2:
         places = axis.tau(axis.times) / axis.n_intervals
         logger.info(
-            "spacing='clock': as the populations move, the times %s lie at %s of the way; by the calendar at %s",
+            "spacing='clock', the default since 0.2: as the populations move, the times %s lie at %s of the way; by "
+            "the calendar, spacing='real', at %s",
             *(_listed(v) for v in (axis.times, places, axis.calendar.tau(axis.times) / axis.n_intervals)),
         )
     return axis

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -63,6 +63,8 @@ class FitConfig(TrainingConfig):
     dispersive
         Dispersive loss on a block of the velocity network; None for none.
     """
+
+    EARLIER: ClassVar[Mapping[str, Any]] = {"path": "straight"}
 
     n_threads: int | None = 1
     width: int = 64

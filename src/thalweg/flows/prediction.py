@@ -24,6 +24,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from thalweg._settings import logger
 from thalweg.core.neighbours import Neighbours
 from thalweg.data.cells import Cells, Rows
 from thalweg.flows.carry import Carrier, Cloud
@@ -56,6 +57,8 @@ def _at_stages(carrier: Carrier, time: float, extrapolate: bool) -> Cloud:
     cells, times = carrier.cells, _stages(carrier, time)
     if len(times) == 1:
         return carrier.predict(time, both_ends=True, extrapolate=extrapolate)
+    carrier.carried_to(time, extrapolate=extrapolate)  # says once which conditions are left out
+    carrier = replace(carrier, quiet=True)
     group = _groups(cells, len(times))
     clouds = []
     for k, at in enumerate(times):
@@ -63,6 +66,7 @@ def _at_stages(carrier: Carrier, time: float, extrapolate: bool) -> Cloud:
         cloud = replace(carrier, cells=cells.take(rows)).predict(at, both_ends=True, extrapolate=extrapolate)
         clouds.append(replace(cloud, rows=rows[cloud.rows]))
     x, weight, rows = (np.concatenate([getattr(c, name) for c in clouds]) for name in ("x", "weight", "rows"))
+    logger.info("carried %d cells from both sides to time %g, a third each to stages around it", len(rows), time)
     order = np.lexsort((rows, cells.time[rows]))  # those of the time before first, each in the order of the cells
     return Cloud(x[order], weight[order] / len(times), rows[order], clouds[0].starts)
 
@@ -118,7 +122,7 @@ def sample(carrier: Carrier, cloud: Cloud, time: float, rng: np.random.Generator
 def _drawn_together(x: Floats, weight: Floats) -> Floats:
     share = weight / weight.sum()
     spread = float(share @ ((x - share @ x) ** 2).sum(1))
-    if spread == 0:
+    if not 0 < spread < np.inf:  # one place, or coordinates that are no numbers: they are left as they are
         return x
     index, p = Neighbours(x, _NEIGHBOURS, weights=share)(x)
     away = np.concatenate(

@@ -150,7 +150,6 @@ def identify(
         "cells": identify_cells(cells),
         "method": method.name,
         "model times": axis.tau(axis.times).tolist(),
-        "clock": axis.smooth,
         "device": device.type,
     }
 

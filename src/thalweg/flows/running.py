@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from thalweg.errors import InputError
+
 Floats = NDArray[np.float64]
 
 
@@ -67,3 +69,15 @@ class Integrator:
 
     method: str = "dopri5"
     n_steps: int = 100
+
+
+def check_samples(n_samples: int) -> None:
+    """Refuse a number of futures that is none.
+
+    Raises
+    ------
+    InputError
+        If ``n_samples`` is not an integer of 1 or more.
+    """
+    if isinstance(n_samples, bool) or not isinstance(n_samples, int | np.integer) or n_samples < 1:
+        raise InputError(f"n_samples must be a positive integer, found {n_samples!r}.")

@@ -17,9 +17,9 @@ from thalweg.data.entries import find_fit
 from thalweg.data.times import obs_column
 from thalweg.data.writing import writable
 from thalweg.errors import InputError
-from thalweg.flows.carry import Carrier, check_samples, make_noise
+from thalweg.flows.carry import Carrier, make_noise
 from thalweg.flows.ensemble import members
-from thalweg.flows.running import Integrator
+from thalweg.flows.running import Integrator, check_samples
 from thalweg.flows.store import Stored, load_fit
 from thalweg.tl._fates.deaths import died
 from thalweg.tl._fates.futures import Fates, Found, mean_of

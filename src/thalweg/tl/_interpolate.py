@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from thalweg._random import Rng, resolve_rng
+from thalweg._settings import logger
 from thalweg.data.cells import Cells, read_cells
 from thalweg.data.entries import find_fit
 from thalweg.errors import InputError
@@ -121,6 +122,8 @@ def interpolate(
             return carrier, mean(carrier, time, extrapolate=extrapolate)
         return carrier, carrier.predict(time, source_time=source_time, both_ends=both, extrapolate=extrapolate)
 
+    if both and both_ends is None:
+        logger.info("predicted from both sides, the default since 0.2; both_ends=False carries the cells before alone")
     carrier, cloud = predicted(flow)
     differ = None if noise else spread(flow, lambda one: predicted(one)[1].x)
     if not trained and wanted == "sample":

@@ -18,8 +18,8 @@ from thalweg.data.cells import Cells, Floats, read_cells
 from thalweg.data.entries import find_fit
 from thalweg.data.writing import writable
 from thalweg.errors import InputError
-from thalweg.flows.carry import Carrier, check_samples, make_noise
-from thalweg.flows.running import Integrator
+from thalweg.flows.carry import Carrier, make_noise
+from thalweg.flows.running import Integrator, check_samples
 from thalweg.flows.store import fit_checksum, load_fit
 from thalweg.tl._transitions.blocks import Block, FlowBlocks, plan_block
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from thalweg.errors import InputError
 
@@ -37,6 +39,9 @@ class TrainingConfig:
         Threads of the CPU during training; None leaves torch's own number. Small networks run fastest on one, by a
         large factor where the cores are shared, and their result then does not depend on the number of cores.
     """
+
+    EARLIER: ClassVar[Mapping[str, Any]] = {}
+    """What runs did before an option could be chosen, where that is not its default."""
 
     max_steps: int = 1000
     batch_size: int = 256

@@ -123,14 +123,14 @@ class Checkpoints:
             )
 
     def expect_config(self, config: TrainingConfig) -> None:
-        """Add a configuration to the identity; an option younger than the checkpoint may have its default.
+        """Add a configuration to the identity; an option younger than the checkpoint may have the value of that time.
 
         Raises
         ------
         InputError
             If the checkpoint to go on from is of another configuration; names what differs.
         """
-        values, default = asdict(config), asdict(type(config)())
+        values, default = asdict(config), asdict(type(config)()) | dict(config.EARLIER)
         stored = {} if self.start is None else _values(self.start, "identity").get("config")
         if self.start is not None and isinstance(stored, dict):
             self.expect(config={k: v for k, v in values.items() if k in stored or v != default[k]})

@@ -18,6 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from thalweg.core.ot.entropic import relative_epsilon
 from thalweg.core.ot.exact.pairing import optimal_entries
 from thalweg.core.sampling import draw
 
@@ -44,6 +45,12 @@ def displacement(x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | No
     rows, cols, mass = optimal_entries(start, end)
     moved = (start[rows] - end[cols]).double().square().sum(1)
     return float((mass * moved).sum() / mass.sum())
+
+
+def regularisation(x0: Tensor, x1: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> float:
+    """``epsilon``: a share of the mean squared distance; where all points are one, any number will do."""
+    points = torch.cat([x0, x1])
+    return 1.0 if bool((points == points[0]).all()) else relative_epsilon(x0, x1, REG, a=a, b=b)
 
 
 def log_ratio(weights: Tensor, mass: Tensor) -> Tensor:
