@@ -49,3 +49,5 @@ def test_weights_stand_for_copies_and_the_distance_is_symmetric():
 
 def test_points_without_spread():
     assert sinkhorn(np.zeros((3, 2)), np.full((2, 2), 2.0)) == pytest.approx(8.0)
+    weights = np.random.default_rng(0).random(30)  # whose rounding is a variance of 1e-32
+    assert sinkhorn(np.zeros((30, 3)), np.full((30, 3), 1 / 3), a=weights, b=weights) == pytest.approx(1 / 3)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 
 import numpy as np
+import pandas as pd
 import pytest
+from anndata import AnnData
 
+import thalweg as tw
 from thalweg.data.cells import Cells
 from thalweg.flows.clock import course_axis, lengths
 from thalweg.flows.time_axis import TimeAxis, monotone_cubic
@@ -86,3 +89,12 @@ def test_the_log_says_where_the_times_lie(caplog):
         course_axis(course(10 * (1 - np.exp(-TIMES))), "clock")
     assert "as the populations move, the times 0, 1, 4, 5 lie at 0, 0.6" in caplog.text
     assert "by the calendar, spacing='real', at 0, 0.2, 0.8, 1" in caplog.text
+
+
+@pytest.mark.parametrize("method", ["usb", "otcfm"])
+def test_populations_of_one_point_each_can_be_fitted(method):
+    x = np.repeat([[0.0, 0.0], [0.0, 0.0], [1.0, 2.0]], 20, axis=0)
+    obs = pd.DataFrame({"day": np.repeat([0.0, 1.0, 2.0], 20)}, index=[f"c{i}" for i in range(60)])
+    adata = AnnData(obs=obs, obsm={"X_pca": x})
+    tw.tl.fit(adata, "day", method=method, rng=0, config=tw.tl.FitConfig(max_steps=30), check=False)
+    assert np.isfinite(tw.tl.interpolate(adata, 1.5).obsm["X_pca"]).all()

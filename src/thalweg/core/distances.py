@@ -27,6 +27,7 @@ from thalweg.errors import InputError
 
 Array = NDArray[np.floating]
 _BLOCK_ENTRIES = 2**24  # pairwise distances held at once: 128 MiB in float64
+_ROUNDING = 1e-20  # of a variance, in squared distances of the clouds
 _TOLERANCE = 1e-5  # of the marginals of an entropic plan behind a divergence
 _PAIR_BYTES = 32  # of a distance on its way through a kernel: float64, four times
 
@@ -100,8 +101,9 @@ def sinkhorn(
     """
     (u, wu), (v, wv) = clouds = _prepare(x, y, a, b, max_memory)
     spread = sum(float((w @ (z - w @ z).square()).sum()) for z, w in clouds)
-    if spread <= 0:  # two points
-        return float((u[0] - v[0]).square().sum())
+    apart = float((wu @ u - wv @ v).square().sum())
+    if spread <= _ROUNDING * apart or spread == 0:  # two points
+        return apart
 
     def cost(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> float:
         plan = solve_entropic(
