@@ -65,7 +65,7 @@ myst_dmath_double_inline = True
 # Tutorials: executed at every build unless their data cannot be had, see _ext/tutorials.py
 nb_execution_mode = os.environ.get("THALWEG_DOCS_EXECUTE", "cache")
 nb_execution_raise_on_error = True
-nb_execution_timeout = 600
+nb_execution_timeout = 1800
 nb_merge_streams = True
 os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # kernels show pictures, whatever the shell says
 nb_execution_excludepatterns = tutorials.prepare(DOCS.parent / "tutorials", DOCS / "tutorials")
