@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anndata
 import numpy as np
 import pytest
 import torch
@@ -13,6 +14,7 @@ from thalweg.flows.bending import find_bend
 from thalweg.flows.coupling import couple
 from thalweg.flows.draws import prediction_sampler
 from thalweg.flows.methods import METHODS, Method
+from thalweg.flows.store import load_fit
 from thalweg.flows.time_axis import make_axis
 
 TIMES = np.array([0.0, 1.0, 1.5, 3.0, 4.0])
@@ -117,3 +119,14 @@ def test_the_option_is_checked():
         tw.tl.FitConfig(relaxation=())
     with pytest.raises(tw.errors.InputError, match="relaxation must be positive"):
         tw.tl.FitConfig(relaxation=(0.5, -1.0))
+
+
+@pytest.mark.parametrize("given", [0.5, (0.25, 1.0), [0.3, 2.0]])
+def test_one_relaxation_or_several_survive_a_file(given, tmp_path):
+    adata = tw.datasets.simulated(90, times=(0.0, 1.0, 2.0), n_futures=0, rng=0)
+    tw.tl.fit(adata, "time", method="uotcfm", rng=0, config=tw.tl.FitConfig(max_steps=5, relaxation=given), check=False)
+    before = tw.tl.interpolate(adata, 0.5).obsm["X_pca"]
+    adata.write_h5ad(tmp_path / "fitted.h5ad")
+    back = anndata.read_h5ad(tmp_path / "fitted.h5ad")
+    assert load_fit(back.uns["thalweg"], "thalweg").config.relaxations == tuple(np.atleast_1d(given))
+    np.testing.assert_array_equal(tw.tl.interpolate(back, 0.5).obsm["X_pca"], before)

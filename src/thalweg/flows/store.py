@@ -239,7 +239,7 @@ def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
     def plain(value: Any) -> Any:
         if isinstance(value, Mapping):
             return _plain(value)
-        return _NONE if value is None else np.array(value) if isinstance(value, tuple) else value
+        return _NONE if value is None else np.array(value) if isinstance(value, tuple | list) else value
 
     return {k: plain(v) for k, v in fields.items()}
 
