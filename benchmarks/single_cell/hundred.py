@@ -7,10 +7,10 @@ is scored three times:
 - ``drift``: cosine of `tw.tl.velocity` with the true drift, mean over the cells before the last time;
 - ``fate``: Brier score of `tw.tl.fate`, mean over the cells before the last time; courses in a circle have none.
 
-Beside the methods: the straight middle of the optimal plan (``ot-midpoint``, W1 alone), and torchcfm's OT-CFM and [SF]2M
-with its authors' settings, whose prediction starts from the time before and whose fates are shared among the 15 nearest
-cells of the last time. These two and action matching take ten times as long as the others, and run on every tenth
-course.
+Beside the methods: the straight middle of the optimal plan (``ot-midpoint``, W1 alone), and torchcfm's OT-CFM and
+[SF]2M with its authors' settings, whose prediction starts from the time before and whose fates are shared among the 15
+nearest cells of the last time. These two and action matching take ten times as long as the others, and run on every
+tenth course.
 
 A course counts for the default where it is the best, or within 2 % of the best, or where the difference, cell by cell,
 is within its bootstrap interval of zero (``ties``). Courses 0 to 49 were looked at while defaults were
