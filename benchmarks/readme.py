@@ -25,14 +25,15 @@ def lines(result: dict[str, Any]) -> tables.Lines:
     summary = result["summary"]
     days = list(next(iter(summary.values()))["w1_by_day"])
     timed = ["fit (s)"] if result["times_comparable"] else []
-    out = [["method", "W1 (mean ± sd over seeds)", *(f"day {d}" for d in days), "variance ratio", *timed, "seeds"]]
+    out = [["method", "W1 (mean ± sd)", *(f"day {d}" for d in days), "both ends", "variance ratio", *timed, "seeds"]]
     for name in sorted(summary, key=lambda n: (n == "floor", summary[n]["w1"])):
         s = summary[name]
         sd = f" ± {s['w1_sd']:.3f}" if s["w1_sd"] is not None else ""
         seconds = f"{s['fit_seconds']:.1f}" if s["fit_seconds"] else ""
         ratios = " / ".join(f"{s['variance_ratio_by_day'][d]:.2f}" for d in days)
         by_day = [f"{s['w1_by_day'][d]:.3f}" for d in days]
-        out.append([name, f"{s['w1']:.3f}{sd}", *by_day, ratios, *([seconds] if timed else []), str(s["seeds"])])
+        both = f"{s['w1_both_ends']:.3f}" if s["w1_both_ends"] != s["w1"] else ""
+        out.append([name, f"{s['w1']:.3f}{sd}", *by_day, both, ratios, *([seconds] if timed else []), str(s["seeds"])])
     return out
 
 

@@ -52,6 +52,7 @@ PEERS = ("torchcfm otcfm", "torchcfm sf2m")
 SLOW = ("am", "eam", "uam", *PEERS)
 MIDDLE = "ot-midpoint"
 SAME_PREDICTION = {"uotcfm": "usb"}  # by the same plans and networks
+HALVES = ("looked at", "once")
 INNER, LOOKED_AT, CLOSE, SLOW_EVERY = 2, 50, 0.02, 10
 _DRAWS = 1000  # of the bootstrap
 
@@ -216,6 +217,25 @@ def judged(rows: list[dict[str, Any]], half: str, score: str) -> dict[str, Any]:
     return {"half": half, "score": score, "courses": n, "share": (good + len(ties)) / n, "ties": ties, "lost": lost}
 
 
+def by_method(rows: list[dict[str, Any]], half: str) -> list[dict[str, Any]]:
+    """W1 over that of the default (geometric mean over courses), cosine and Brier score (means) of each method."""
+    frame = pd.DataFrame([r for r in rows if (r["course"] < LOOKED_AT) == (half == "looked at") and "error" not in r])
+    if frame.empty:
+        return []
+    default = frame[frame["method"] == DEFAULT].set_index("course")
+    frame["log"] = np.log(frame["w1"] / frame["course"].map(default["w1"]))
+    frame["drift_default"], frame["fate_default"] = (frame["course"].map(default[k]) for k in ("drift", "fate"))
+    out = []
+    for name, group in frame.groupby("method"):
+        out.append(
+            {"half": half, "method": name, "courses": len(group), "w1_ratio": float(np.exp(group["log"].mean()))}
+        )
+        for key in ("drift", "fate"):
+            both = group.dropna(subset=[key])
+            out[-1] |= {key: both[key].mean(), f"{key}_default": both[f"{key}_default"].mean()} if len(both) else {}
+    return sorted(out, key=lambda row: row["w1_ratio"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--courses", nargs=2, type=int, default=(0, 100), metavar=("FIRST", "AFTER"))
@@ -237,23 +257,21 @@ def main() -> None:
     if args.merge is None:
         for course in tqdm(range(*args.courses), desc="courses"):
             run(course, args.methods, results.keys_of(rows, "course", "method"), keep)
-    save(args.out, rows)
-    summary = [judged(rows, half, score) for half in ("looked at", "once") for score in ("w1", "drift", "fate")]
-    shown = pd.DataFrame([{k: v for k, v in s.items() if k not in ("ties", "lost")} for s in summary])
-    means = pd.DataFrame(rows).groupby("method")[["w1", "drift", "fate"]].mean().round(4)
-    print(
-        tables.terminal(tables.frame_lines(shown, index=False)), tables.terminal(tables.frame_lines(means)), sep="\n\n"
-    )
+    result = save(args.out, rows)
+    shares = pd.DataFrame([{k: v for k, v in s.items() if k not in ("ties", "lost")} for s in result["summary"]])
+    for frame in (shares, pd.DataFrame(result["methods"]).round(4)):
+        print(tables.terminal(tables.frame_lines(frame, index=False)), end="\n\n")
 
 
-def save(out: Path, rows: list[dict[str, Any]]) -> None:
-    """Write the rows and what they say of the default."""
+def save(out: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Write the rows and what they say of the default; return what was written."""
     rows.sort(key=lambda row: (row["course"], row["method"]))
     result = results.head({"inner times": INNER}, [0], ["torch", "numpy", "POT"], COMMAND)
-    result["summary"] = [
-        judged(rows, half, score) for half in ("looked at", "once") for score in ("w1", "drift", "fate")
-    ]
-    results.save(out, result | {"rows": rows})
+    result["summary"] = [judged(rows, half, score) for half in HALVES for score in ("w1", "drift", "fate")]
+    result["methods"] = [row for half in HALVES for row in by_method(rows, half)]
+    result["rows"] = rows
+    results.save(out, result)
+    return result
 
 
 COMMAND = "python benchmarks/single_cell/hundred.py"

@@ -41,6 +41,17 @@ def test_a_rare_state_is_not_drawn_to_another_one():
     np.testing.assert_allclose(moved.mean(0), x.mean(0), atol=0.1)
 
 
+def test_states_of_few_cells_keep_their_places():
+    """Sixty neighbours would be all the cells; three states far apart would run together."""
+    rng = np.random.default_rng(0)
+    places = np.repeat([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]], 20, axis=0)
+    moved = narrowed(places + rng.normal(size=places.shape))
+    assert np.linalg.norm(moved - places, axis=1).max() < 3.5
+    for k in range(3):
+        here = slice(20 * k, 20 * k + 20)
+        np.testing.assert_allclose(moved[here].mean(0), places[here].mean(0), atol=0.5)
+
+
 def test_cells_without_weight_and_single_cells_stay():
     rng = np.random.default_rng(0)
     x, weight = rng.normal(size=(200, 20)), np.r_[np.full(199, 1 / 199), 0.0]
