@@ -212,7 +212,7 @@ def judged(rows: list[dict[str, Any]], half: str, score: str) -> dict[str, Any]:
         if isinstance(between, list) and between[0] <= 0 <= between[1]:
             ties.append(int(course))
         else:
-            lost.append({"course": int(course), "best": str(values.idxmin()), "by": round(mine / best - 1, 4)})
+            lost.append({"course": int(course), "best": str(values.idxmin()), "by": round(mine - best, 4)})
     n = frame["course"].nunique()
     return {"half": half, "score": score, "courses": n, "share": (good + len(ties)) / n, "ties": ties, "lost": lost}
 
