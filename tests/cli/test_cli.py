@@ -33,7 +33,7 @@ def test_leave_one_out_prints_the_table_and_writes_both_files(path, tmp_path, ca
     assert main([*args, "--csv", str(csv), "--figure", str(figure)]) == 0
     text = capsys.readouterr().out
     assert all(name in text for name in ("icfm", "copy-previous", "ot-midpoint", "floor"))
-    assert set(pd.read_csv(csv)["method"]) == {"icfm", "copy-previous", "ot-midpoint", "floor"}
+    assert set(pd.read_csv(csv)["method"]) == {"icfm", "copy-previous", "ot-midpoint", "floor", "floor-corrected"}
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
@@ -69,7 +69,7 @@ def test_version(capsys):
 def test_summary_averages_over_times_then_seeds():
     rows = [("a", 1.0, 0, 1.0), ("a", 2.0, 0, 3.0), ("a", 1.0, 1, 2.0), ("a", 2.0, 1, 4.0), ("floor", 1.0, 0, 0.5)]
     scores = pd.DataFrame(rows, columns=["method", "time", "seed", "w1"])
-    scores[["w1_both_ends", "energy_distance", "variance_ratio", "fit_seconds"]] = 1.0
+    scores[["w1_both_ends", "share", "energy_distance", "variance_ratio", "fit_seconds"]] = 1.0
     lines = summary(scores).splitlines()
     assert "2.500 ± 0.707" in lines[1]  # seeds: 2 and 3
     assert lines[-1].startswith("floor")

@@ -12,7 +12,8 @@ from thalweg.core import distances
 from thalweg.data.cells import read_course
 from thalweg.data.recipe import Recipe
 from thalweg.errors import InputError
-from thalweg.flows import evaluate, references
+from thalweg.flows import evaluate, folds, references
+from thalweg.flows.folds import make_folds
 from thalweg.flows.growth import rates_from_plans
 
 CONFIG = tw.tl.FitConfig(max_steps=150, width=16)
@@ -52,7 +53,7 @@ def test_thinned_cells_that_weigh_more_score_as_all_of_them(method):
 def test_the_floor_is_of_weighted_halves():
     _, thin = branches()
     cells = read_course(thin, Recipe("day", weight_key="w"))
-    (fold,) = evaluate.make_folds(cells, [1.0], "real")
+    (fold,) = make_folds(cells, [1.0], "real")
     row = references._floor(fold, 0)
     order = np.random.default_rng(0).permutation(len(fold.truth.x))
     half = len(order) // 2
@@ -99,7 +100,7 @@ def test_shares_of_conditions_are_those_of_the_truth():
     adata = two_conditions([0, 1, 2, 3])
     some = adata[(adata.obs["day"] != 0) | (adata.obs["cond"] == "A") | (np.arange(adata.n_obs) % 3 == 0)].copy()
     cells = read_course(some, Recipe("day", condition_key="cond"))
-    (fold,) = evaluate.make_folds(cells, [1.0], "real")
+    (fold,) = make_folds(cells, [1.0], "real")
     rows = cells.rows(0.0)
     x, weights = fold.weighted(cells.x[rows], cells.weights[rows], cells.condition[rows])
     assert weights[x[:, 1] > 6].sum() == pytest.approx(0.5)  # 20 of 80 cells, half of the truth
@@ -110,7 +111,7 @@ def test_a_condition_of_the_held_out_time_alone_is_named_and_one_alone_is_an_err
     adata = two_conditions([1])
     adata.obs.loc[adata.obs["cond"] == "B", "day"] = 1.0
     cells = read_course(adata, Recipe("day", condition_key="cond"))
-    (fold,) = evaluate.make_folds(cells, [1.0], "real")
+    (fold,) = make_folds(cells, [1.0], "real")
     assert set(fold.truth.condition.tolist()) == {0}
     assert "condition 'B' has no observed time on one side of 1; it is left out of the scores there" in caplog.text
     lonely = cells.take((cells.time != 1.0) | (cells.condition == 1))

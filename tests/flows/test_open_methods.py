@@ -120,7 +120,7 @@ def test_a_predictor_is_scored_beside_methods_and_sees_no_held_out_cell(quick):
     table = tw.tl.leave_one_out(adata, "time", methods=["otcfm", OWN, spy], n_seeds=2, config=quick)
     assert seen == [(1.0, [0.0, 3.0, 4.0]), (3.0, [0.0, 1.0, 4.0])]
     assert table.groupby("method").size().to_dict() == {
-        "copy-previous": 2, "floor": 4, "mirrored": 4, "ot-midpoint": 2, "otcfm": 4, "spy": 2,
+        "copy-previous": 2, "floor": 4, "floor-corrected": 2, "mirrored": 4, "ot-midpoint": 2, "otcfm": 4, "spy": 2,
     }  # fmt: skip
     mean = table.groupby("method")["w1"].mean()
     assert mean["spy"] < 1.3 * mean["floor"]  # clouds that move without a change of shape

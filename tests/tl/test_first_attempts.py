@@ -28,7 +28,7 @@ def test_interpolate_reads_text_as_the_time_column_is_read(fitted):
 
 def test_leave_one_out_takes_one_method_by_its_name(course, quick):
     scores = tw.tl.leave_one_out(course, "time", methods="icfm", n_seeds=1, config=quick)
-    assert set(scores["method"]) == {"icfm", "copy-previous", "ot-midpoint", "floor"}
+    assert set(scores["method"]) == {"icfm", "copy-previous", "ot-midpoint", "floor", "floor-corrected"}
 
 
 @pytest.mark.parametrize(("basis", "call"), [(None, "velocity(adata)"), ("umap", "velocity(adata, basis='umap')")])

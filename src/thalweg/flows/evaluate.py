@@ -10,34 +10,34 @@ from __future__ import annotations
 import inspect
 import time as clock
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from thalweg._settings import logger, settings
+from thalweg._settings import settings
 from thalweg.core import distances
-from thalweg.data.cells import Cells, Rows
+from thalweg.data.cells import Cells
 from thalweg.errors import InputError
 from thalweg.flows.carry import Carrier, Cloud, make_noise
-from thalweg.flows.clock import course_axis
 from thalweg.flows.config import FitConfig
-from thalweg.flows.coupling import PlanCache
 from thalweg.flows.fitting import train_flow
-from thalweg.flows.growth import rates_from_plans
+from thalweg.flows.folds import Fold, Weighted, unless_equal
 from thalweg.flows.methods import Method, find_method
 from thalweg.flows.prediction import mean, sample
 from thalweg.flows.resume import identify_cells
 from thalweg.flows.score_rows import Row
-from thalweg.flows.time_axis import Spacing, TimeAxis, make_axis
+from thalweg.flows.share import NONE
+from thalweg.flows.time_axis import Spacing
 
 Floats = NDArray[np.float64]
-Weighted: TypeAlias = tuple[Floats, Floats]
-COLUMNS = ["method", "time", "seed", "w1", "w1_both_ends", "energy_distance", "variance_ratio", "fit_seconds"]
-REFERENCES = ("copy-previous", "ot-midpoint", "floor")
+COLUMNS = [
+    *("method", "time", "seed", "w1", "w1_both_ends", "share", "share_low", "share_high"),
+    *("energy_distance", "variance_ratio", "fit_seconds"),
+]
+REFERENCES = ("copy-previous", "ot-midpoint", "floor", "floor-corrected")
 """Names of the rows of `thalweg.flows.references`, which no candidate may have."""
 
 
@@ -77,111 +77,6 @@ def candidates(methods: str | Candidate | Sequence[str | Candidate]) -> dict[str
             raise InputError(f"two rows of the table would be named {name!r}; give each function a name of its own.")
         out[name] = found
     return out
-
-
-@dataclass(frozen=True)
-class Fold:
-    """One held-out time: what is trained on, where it is carried, and what the truth is.
-
-    The truth is the cells of the time, of the conditions that were observed before and after it: of others nothing can
-    be predicted. A prediction counts for the same conditions, each with the share that it has in the truth.
-
-    Attributes
-    ----------
-    full
-        All cells.
-    time
-        The held-out time.
-    spacing
-        Of the fit without it.
-    relaxation
-        Compute growth rates from unbalanced plans of the training cells, with this relaxation; None keeps those read.
-    plans
-        Plans already computed, which the seeds of a fold share.
-    """
-
-    full: Cells
-    time: float
-    spacing: Spacing
-    relaxation: float | None = None
-    plans: PlanCache = field(default_factory=dict)
-
-    @cached_property
-    def train(self) -> Cells:
-        """The cells of the other times; growth rates that come from plans have not seen the held-out one."""
-        cells = self.full.without(self.time)
-        if self.relaxation is None:
-            return cells
-        return replace(cells, rates=np.nan_to_num(rates_from_plans(cells, self.relaxation)[0]))
-
-    @cached_property
-    def axis(self) -> TimeAxis:
-        """Time axis of the fit, which has not seen the held-out time."""
-        return course_axis(self.train, self.spacing)
-
-    @cached_property
-    def ends(self) -> dict[int, tuple[float, float]]:
-        """For each condition of the truth the observed times before and after."""
-        found = {}
-        for condition in np.unique(self.full.condition[self.full.rows(self.time)]).tolist():
-            times = self.full.times_of(condition)
-            before, after = times[times < self.time], times[times > self.time]
-            if len(before) and len(after):
-                found[condition] = (float(before[-1]), float(after[0]))
-            else:
-                logger.warning(
-                    "condition %r has no observed time on one side of %g; it is left out of the scores there",
-                    self.full.conditions[condition],
-                    self.time,
-                )
-        return found
-
-    @cached_property
-    def truth(self) -> Cells:
-        """The cells held out, of the conditions that can be predicted.
-
-        Raises
-        ------
-        InputError
-            If there are none.
-        """
-        rows = self.full.rows(self.time)
-        rows = rows[np.isin(self.full.condition[rows], list(self.ends))]
-        if not len(rows):
-            raise InputError(f"no condition of time {self.time:g} was observed both before and after it.")
-        return self.full.take(rows)
-
-    def judged(self, cloud: Cloud) -> Weighted:
-        """What counts of a prediction: the cells of conditions in the truth, each condition with its share of it."""
-        return self.weighted(cloud.x, cloud.weight, self.train.condition[cloud.rows])
-
-    def weighted(self, x: Floats, weights: Floats, labels: Rows) -> Weighted:
-        """The same for coordinates, weights and conditions of cells."""
-        if not self.full.conditions:
-            return x, weights
-        weights = self._shares(labels, weights)
-        return x[weights > 0], weights[weights > 0]
-
-    def _shares(self, labels: Rows, weights: Floats) -> Floats:
-        """Weights of predicted cells by which each condition has its share of the truth; zero for other conditions."""
-        out = np.zeros(len(labels))
-        for condition in self.ends:
-            own = labels == condition
-            if own.any():
-                share = self.truth.weights[self.truth.condition == condition].sum() / self.truth.weights.sum()
-                out[own] = weights[own] * (share / weights[own].sum())
-        return out
-
-
-def make_folds(cells: Cells, times: Sequence[float], spacing: Spacing, relaxation: float | None = None) -> list[Fold]:
-    """A fold for each time; under index spacing that time keeps its number in the full course."""
-    observed = cells.times
-    if spacing == "index":
-        spacing = {t: float(i) for i, t in enumerate(observed.tolist())}
-    for t in times:
-        kept = observed[observed != t]
-        make_axis(kept, spacing, partial(np.ones, len(kept) - 1))  # refuses a bad spacing before any fit
-    return [Fold(cells, t, spacing, relaxation) for t in times]
 
 
 @dataclass(frozen=True)
@@ -304,22 +199,18 @@ def score(fold: Fold, name: str, seed: int, clouds: Sequence[Weighted], seconds:
 
 
 def compare(fold: Fold, name: str, seed: int, clouds: Sequence[Weighted], real: Weighted, seconds: float) -> Row:
-    """The row of predicted clouds, see `score`, and a real one."""
-    limit, (y, b) = settings.max_memory, (real[0], _unless_equal(real[1]))
-
-    def w1(cloud: Weighted) -> float:
-        return distances.wasserstein(cloud[0], y, a=_unless_equal(cloud[1]), b=b, max_memory=limit)
-
-    (x, a), one = clouds[-1], w1(clouds[0])
+    """The row of predicted clouds, see `score`, and a real one, which has a share if it is that of the fold."""
+    limit, (y, b) = settings.max_memory, (real[0], unless_equal(real[1]))
+    by_cloud = [distances.wasserstein_shares(x, y, a=unless_equal(a), b=b, max_memory=limit) for x, a in clouds[:2]]
+    share = fold.scale.share(*by_cloud[-1]) if real[0] is fold.truth.x else NONE
+    x, a = clouds[-1]
     scores = {
-        "w1": one,
-        "w1_both_ends": w1(clouds[1]) if len(clouds) > 1 else one,
-        "energy_distance": distances.energy(x, y, a=_unless_equal(a), b=b, max_memory=limit),
-        "variance_ratio": distances.variance_ratio(x, y, a=_unless_equal(a), b=b),
+        "w1": by_cloud[0][0],
+        "w1_both_ends": by_cloud[-1][0],
+        "share": share.value,
+        "share_low": share.low,
+        "share_high": share.high,
+        "energy_distance": distances.energy(x, y, a=unless_equal(a), b=b, max_memory=limit),
+        "variance_ratio": distances.variance_ratio(x, y, a=unless_equal(a), b=b),
     }
     return {"method": name, "time": fold.time, "seed": seed, **scores, "fit_seconds": seconds}
-
-
-def _unless_equal(weights: Floats) -> Floats | None:
-    """None for equal weights, which are faster, and exact."""
-    return None if (weights == weights[0]).all() else weights

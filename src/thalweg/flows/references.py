@@ -11,13 +11,13 @@ import numpy as np
 
 from thalweg._settings import settings
 from thalweg.core.ot.exact import solve_exact
-from thalweg.flows.evaluate import REFERENCES, Fold, compare, score
+from thalweg.flows.evaluate import COLUMNS, REFERENCES, Fold, compare, score
 from thalweg.flows.score_rows import Row, Unit
 
 
 def reference_units(time: float, seeds: range) -> list[Unit]:
     """The rows of the references: a floor for each seed, the others once."""
-    once = [Unit(name, time, seeds[0]) for name in REFERENCES[:2]]
+    once = [Unit(name, time, seeds[0]) for name in REFERENCES if name != "floor"]
     return once + [Unit("floor", time, seed) for seed in seeds]
 
 
@@ -28,11 +28,7 @@ def reference_row(fold: Fold, unit: Unit) -> Row | None:
 
 def _copy_previous(fold: Fold, seed: int) -> Row:
     """The cells of the time before as they are."""
-    full = fold.full
-    rows = np.concatenate([full.rows(before, c) for c, (before, _) in fold.ends.items()])
-    rows.sort()
-    cloud = fold.weighted(full.x[rows], full.weights[rows], full.condition[rows])
-    return score(fold, "copy-previous", seed, [cloud], 0.0)
+    return score(fold, "copy-previous", seed, [fold.copied], 0.0)
 
 
 def _ot_midpoint(fold: Fold, seed: int) -> Row:
@@ -60,6 +56,16 @@ def _floor(fold: Fold, seed: int) -> Row | None:
     return compare(fold, "floor", seed, [(x[one], weights[one])], (x[other], weights[other]), 0.0)
 
 
+def _floor_corrected(fold: Fold, seed: int) -> Row | None:
+    """A fresh sample of the time, of as many cells; None where there are too few to tell."""
+    w1 = fold.scale.fresh
+    if np.isnan(w1):
+        return None
+    row: Row = dict.fromkeys(COLUMNS, np.nan) | {"method": "floor-corrected", "time": fold.time, "seed": seed}
+    share = 1.0 if fold.scale.moves else np.nan
+    return row | {"w1": w1, "w1_both_ends": w1, "share": share, "fit_seconds": 0.0}
+
+
 _REFERENCES: dict[str, Callable[[Fold, int], Row | None]] = dict(
-    zip(REFERENCES, (_copy_previous, _ot_midpoint, _floor), strict=True)
+    zip(REFERENCES, (_copy_previous, _ot_midpoint, _floor, _floor_corrected), strict=True)
 )

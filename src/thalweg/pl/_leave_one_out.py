@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 REFERENCES = ("copy-previous", "ot-midpoint")
-FLOOR = "floor"
+FLOORS = ("floor", "floor-corrected")
 _MANY = 6  # times, from which a colour bar says more than a legend
 LABELS = {
     "w1": "Wasserstein-1 to the real cells",
     "w1_both_ends": "Wasserstein-1 to the real cells, from both ends",
+    "share": "share of the way from copying (0) to a fresh sample (1)",
     "energy_distance": "energy distance to the real cells",
     "variance_ratio": "variance, predicted / real",
     "fit_seconds": "seconds to fit",
@@ -41,7 +42,8 @@ def leave_one_out(
     scores
         What `thalweg.tl.leave_one_out` returned.
     metric
-        Column to draw: ``"w1"``, ``"w1_both_ends"``, ``"energy_distance"``, ``"variance_ratio"`` or ``"fit_seconds"``.
+        Column to draw: ``"w1"``, ``"w1_both_ends"``, ``"share"``, ``"energy_distance"``, ``"variance_ratio"`` or
+        ``"fit_seconds"``.
     kind
         ``"methods"``: a row for each method, best first; a dot is one seed at one held-out time, the bar and the number
         are the mean. ``"times"``: the mean over seeds of each method against the held-out time, with whiskers from the
@@ -53,9 +55,10 @@ def leave_one_out(
 
     Returns
     -------
-    The axes. References (no network) are grey. The band is the floor, the distance between two halves of the real
-    cells, below which no method can be expected to come: from its lowest to its highest value over the held-out times
-    for ``"methods"``, up to its mean at each time for ``"times"``.
+    The axes. References (no network) are grey. The band is the floor, below which no method can be expected to come:
+    for W1 what a fresh sample of the real population would score, for other columns the distance between two halves of
+    the real cells. It goes from the lowest to the highest value over the held-out times for ``"methods"``, and up to
+    the mean at each time for ``"times"``.
 
     Raises
     ------
@@ -72,8 +75,8 @@ def leave_one_out(
         )
     if kind not in ("methods", "times"):
         raise InputError(f"kind must be 'methods' or 'times', found {kind!r}.")
-    floor = scores[(scores["method"] == FLOOR) & (metric != "fit_seconds")]
-    data = scores[scores["method"] != FLOOR]
+    floor = _floor(scores, metric)
+    data = scores[~scores["method"].isin(FLOORS)]
     mean = data.groupby("method")[metric].mean().sort_values()
     height = 0.75 + 0.22 * len(mean) if kind == "methods" else 2.4
     with canvas(ax, show, height=height) as (axes,):
@@ -82,6 +85,14 @@ def leave_one_out(
         else:
             _by_time(axes, data, floor, metric, mean)
     return axes
+
+
+def _floor(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Rows of the floor that a column has; none for those without one."""
+    if metric in ("fit_seconds", "share"):
+        return scores.iloc[:0]
+    found = [scores[(scores["method"] == name) & scores[metric].notna()] for name in reversed(FLOORS)]
+    return found[0] if len(found[0]) else found[1]
 
 
 def _by_method(axes: Axes, data: pd.DataFrame, floor: pd.Series, metric: str, mean: pd.Series) -> None:

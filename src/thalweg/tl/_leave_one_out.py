@@ -27,9 +27,9 @@ from thalweg.flows.evaluate import (
     Candidate,
     Trial,
     candidates,
-    make_folds,
     takes_rng,
 )
+from thalweg.flows.folds import make_folds
 from thalweg.flows.methods import Method
 from thalweg.flows.references import reference_row, reference_units
 from thalweg.flows.score_rows import ScoreRows, Unit
@@ -66,10 +66,14 @@ def leave_one_out(
 
     For each held-out time every method is fitted to the other times only, and its predictions are compared with all
     real cells: all cells of the time before carried to it (``w1``, the protocol of the papers), and the defaults of
-    `interpolate`, which carry the cells of the time after, too (``w1_both_ends``). The same is done for three
-    references without a network: ``"copy-previous"``, the cells of the time before as they are; ``"ot-midpoint"``, the
-    optimal plan between the neighbouring times, followed on straight lines; ``"floor"``, two disjoint halves of the
-    real cells, which is how far apart two samples of the truth are.
+    `interpolate`, which carry the cells of the time after, too (``w1_both_ends``). The same is done for references
+    without a network: ``"copy-previous"``, the cells of the time before as they are; ``"ot-midpoint"``, the optimal
+    plan between the neighbouring times, followed on straight lines; ``"floor"``, two disjoint halves of the real cells;
+    ``"floor-corrected"``, what a fresh sample of the real population, of as many cells, would score
+    (`thalweg.core.fresh`). Halves lie further apart than whole samples, so ``"floor"`` is too high.
+
+    ``share`` says how good a score is: how much of the way from ``"copy-previous"`` to ``"floor-corrected"`` the
+    prediction from both ends covers (`thalweg.flows.share`). It is 0 for a copy and 1 for a fresh sample.
 
     Parameters
     ----------
@@ -109,11 +113,13 @@ def leave_one_out(
     Returns
     -------
     A row for each method (and reference) x held-out time x seed, with columns ``method``, ``time``,
-    ``seed``, ``w1`` and ``w1_both_ends`` (units of the representation), ``energy_distance`` and ``variance_ratio``
+    ``seed``, ``w1`` and ``w1_both_ends`` (units of the representation), ``share`` (of ``w1_both_ends``) with the limits
+    ``share_low`` and ``share_high`` of its 95 % interval over real cells, ``energy_distance`` and ``variance_ratio``
     (predicted over real) of the prediction with the noise of its cells (``prediction="sample"`` of `interpolate`), and
     ``fit_seconds`` (plans included; 0 for references). A reference, and a function of your own, makes one prediction,
-    which counts in all. A fit that fails is logged as an error and listed in ``.attrs["failures"]``, a list of
-    ``method``, ``time``, ``seed`` and ``error``, and the others go on.
+    which counts in all. The share is NaN where a copy is as good as a fresh sample, so that nothing moved, and for the
+    floors what they do not have is NaN. A fit that fails is logged as an error and listed in ``.attrs["failures"]``, a
+    list of ``method``, ``time``, ``seed`` and ``error``, and the others go on.
 
     Raises
     ------

@@ -1,0 +1,75 @@
+r"""How far a fresh sample of a population lies from the sample at hand.
+
+Two samples of one population are some Wasserstein distance apart, which shrinks as they grow. No prediction of a
+population can be expected to score lower than a fresh sample of it does. One sample of ``n`` points is all there is, so
+it is cut: ``D(k)`` is the mean distance between disjoint parts of ``k`` points each. Over a few octaves ``D`` falls by
+a power of ``k`` (Fournier and Guillin 2015), so that
+
+.. math:: D(n) \approx D(n/2) \sqrt{D(n/2) / D(n/8)}.
+
+Two halves, which are often reported, are further apart: by 3 to 5 % in fifty dimensions, 15 to 35 % in two to five.
+
+*Reference.* N. Fournier, A. Guillin, "On the rate of convergence in Wasserstein distance of the empirical measure",
+Probability Theory and Related Fields 2015.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thalweg.core.distances import wasserstein
+
+Floats = NDArray[np.float64]
+
+SMALLEST = 16
+"""Points below which there are no eighths."""
+_CUTS = 6
+
+
+def fresh_distance(
+    y: Floats, b: Floats | None = None, *, rng: np.random.Generator, max_memory: int | None = None
+) -> float:
+    """Estimate the Wasserstein-1 distance between a sample and a fresh one of its size.
+
+    Parameters
+    ----------
+    y
+        Points, shape ``(n, d)``.
+    b
+        Weights, shape ``(n,)``; uniform by default.
+    rng
+        Cuts the sample, six times.
+    max_memory
+        Bytes allowed; 4 GiB by default.
+
+    Returns
+    -------
+    The distance; NaN for fewer than `SMALLEST` points.
+
+    Raises
+    ------
+    InputError
+        If points or weights cannot be used.
+    NotConvergedError
+        If a plan could not be certified.
+    MemoryBudgetError
+        If a plan does not fit ``max_memory``.
+    """
+    n = len(y)
+    if n < SMALLEST:
+        return float("nan")
+    cuts = [rng.permutation(n) for _ in range(_CUTS)]
+    halves, eighths = (np.mean([_apart(y, b, cut, n // k, max_memory) for cut in cuts]) for k in (2, 8))
+    return float(halves * np.sqrt(halves / eighths)) if eighths > 0 else 0.0
+
+
+def _apart(y: Floats, b: Floats | None, cut: NDArray[np.int64], size: int, max_memory: int | None) -> float:
+    """Mean distance between disjoint parts of so many points."""
+    parts = [cut[i : i + size] for i in range(0, len(cut) - size + 1, size)]
+    pairs = zip(parts[::2], parts[1::2], strict=False)
+    found = [
+        wasserstein(y[i], y[j], a=None if b is None else b[i], b=None if b is None else b[j], max_memory=max_memory)
+        for i, j in pairs
+    ]
+    return float(np.mean(found))

@@ -1,0 +1,77 @@
+r"""The share: how much of the way from copying to the truth a prediction covers.
+
+A Wasserstein distance has no natural size. Two distances say what it can be at best and at worst: a fresh sample of
+the same population lies ``F`` from the real cells (`thalweg.core.fresh`), and the cells of the time before, copied as
+they are, lie ``C`` from them. The share of a prediction that lies ``W`` away is
+
+.. math:: s = \frac{C - W}{C - F} .
+
+It is 0 for the copy and 1 for a fresh sample. It is negative where copying is better. In many dimensions it may exceed
+1, as a cloud narrower than the population lies closer to the real cells than a fresh sample of it does.
+
+The interval is that of the sampling of the real cells, to first order, by the shares of the cells in both distances
+(`thalweg.core.distances.wasserstein_shares`). The prediction and ``F`` are taken as they are. Where ``C`` does not
+exceed ``F`` by twice the error of ``C``, nothing has moved that could be predicted, and there is no share.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+_WIDTH = 1.959964  # of a 95 % interval, in standard errors
+
+
+class Share(NamedTuple):
+    """A share and its 95 % interval; NaN where there is none."""
+
+    value: float
+    low: float
+    high: float
+
+
+NONE = Share(np.nan, np.nan, np.nan)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What scores at a time are measured by.
+
+    Attributes
+    ----------
+    copy
+        W1 of the cells of the time before.
+    by_cell
+        Share of each real cell in it, shape ``(m,)``.
+    fresh
+        W1 of a fresh sample.
+    weights
+        Of the real cells, shape ``(m,)``, summing to one.
+    """
+
+    copy: float
+    by_cell: Floats
+    fresh: float
+    weights: Floats
+
+    @property
+    def moves(self) -> bool:
+        """Whether there is a way to cover: the copy lies further away than a fresh sample, beyond its error."""
+        return bool(self.copy - self.fresh > 2 * self._error(self.by_cell))
+
+    def share(self, w1: float, by_cell: Floats, level: float = _WIDTH) -> Share:
+        """Of a prediction, given its W1 and the share of each real cell in that; ``level`` in standard errors."""
+        if not self.moves:
+            return NONE
+        way = self.copy - self.fresh
+        value = (self.copy - w1) / way
+        error = self._error((1 - value) * self.by_cell - by_cell) / way
+        return Share(value, value - level * error, value + level * error)
+
+    def _error(self, by_cell: Floats) -> float:
+        """Standard error of a weighted mean over real cells."""
+        return float(np.sqrt(self.weights**2 @ (by_cell - self.weights @ by_cell) ** 2))
