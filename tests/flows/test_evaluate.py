@@ -142,7 +142,8 @@ def test_rates_of_plans_are_made_again_without_the_held_out_time(caplog):
 def test_the_memory_allowed_is_handed_on_to_every_score(monkeypatch):
     limits = []
     for module, name in (
-        (evaluate.distances, "wasserstein"),
+        (evaluate.distances, "wasserstein_shares"),
+        (folds, "fresh_distance"),
         (evaluate.distances, "energy"),
         (references, "solve_exact"),
     ):

@@ -11,7 +11,8 @@ import numpy as np
 
 from thalweg._settings import settings
 from thalweg.core.ot.exact import solve_exact
-from thalweg.flows.evaluate import COLUMNS, REFERENCES, Fold, compare, score
+from thalweg.flows.evaluate import COLUMNS, REFERENCES, compare, score
+from thalweg.flows.folds import Fold
 from thalweg.flows.score_rows import Row, Unit
 
 
