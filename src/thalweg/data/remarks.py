@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,21 @@ FEW = 10  # cells of a time point below which its population is hardly known
 MANY_COLUMNS = 500  # more than any PCA has in practice
 
 
+class Remark(NamedTuple):
+    """What a careful colleague would ask about."""
+
+    kind: Literal["few cells", "names", "counts", "genes", "batches"]
+    text: str
+
+
 def remark_on(adata: AnnData, use_rep: str, x: Floats, time_key: str, time: Floats) -> None:
-    """Log a warning for each thing that a careful colleague would ask about.
+    """Log each of the remarks as a warning; arguments as of `remarks`."""
+    for one in remarks(adata, use_rep, x, time_key, time):
+        logger.warning("%s", one.text)
+
+
+def remarks(adata: AnnData, use_rep: str, x: Floats, time_key: str, time: Floats) -> list[Remark]:
+    """What a careful colleague would ask about.
 
     Parameters
     ----------
@@ -30,55 +44,50 @@ def remark_on(adata: AnnData, use_rep: str, x: Floats, time_key: str, time: Floa
     time_key, time
         The time column and the time of each cell, shape ``(n,)``.
     """
-    _populations(time)
-    _names(adata)
-    _coordinates(use_rep, x)
-    _batches(adata, time_key, time)
+    return [*_populations(time), *_names(adata), *_coordinates(use_rep, x), *_batches(adata, time_key, time)]
 
 
-def _populations(time: Floats) -> None:
+def _populations(time: Floats) -> Iterator[Remark]:
     for value, count in zip(*np.unique(time, return_counts=True), strict=True):
         if count == 1:
-            logger.warning("time %g has a single cell; its population is a point", value)
+            yield Remark("few cells", f"time {value:g} has a single cell; its population is a point")
         elif count < FEW:
-            logger.warning(
-                "time %g has %d cells only, too few to know its population; leave it out, or give it the number of a "
-                "neighbouring time in time_map=",
-                value,
-                count,
+            yield Remark(
+                "few cells",
+                f"time {value:g} has {count} cells only, too few to know its population; leave it out, or give it the "
+                "number of a neighbouring time in time_map=",
             )
 
 
-def _names(adata: AnnData) -> None:
+def _names(adata: AnnData) -> Iterator[Remark]:
     repeated = int(adata.obs_names.duplicated().sum())
     if repeated:
-        logger.warning(
-            "%d of the obs_names repeat an earlier one; results name their source cells by obs_names, so make them "
-            "unique: adata.obs_names_make_unique()",
-            repeated,
+        yield Remark(
+            "names",
+            f"{repeated} of the obs_names repeat an earlier one; results name their source cells by obs_names, so make "
+            "them unique: adata.obs_names_make_unique()",
         )
 
 
-def _coordinates(use_rep: str, x: Floats) -> None:
+def _coordinates(use_rep: str, x: Floats) -> Iterator[Remark]:
     # Rows are enough to tell; a matrix of genes is large.
     sample = x[:: max(1, len(x) // 1000)]
     if sample.max(initial=0.0) > 1 and not (sample < 0).any() and (sample == np.rint(sample)).all():
-        logger.warning(
-            "use_rep=%r holds whole numbers >= 0 only, which looks like raw counts; distances between raw counts show "
-            "sequencing depth before biology. Normalise, log-transform and reduce first: sc.pp.normalize_total, "
-            "sc.pp.log1p, sc.pp.pca",
-            use_rep,
+        yield Remark(
+            "counts",
+            f"use_rep={use_rep!r} holds whole numbers >= 0 only, which looks like raw counts; distances between raw "
+            "counts show sequencing depth before biology. Normalise, log-transform and reduce first: "
+            "sc.pp.normalize_total, sc.pp.log1p, sc.pp.pca",
         )
     elif x.shape[1] > MANY_COLUMNS:
-        logger.warning(
-            "use_rep=%r has %d columns, which looks like genes; distances over so many noisy columns say little. "
-            "Reduce first: sc.pp.pca",
-            use_rep,
-            x.shape[1],
+        yield Remark(
+            "genes",
+            f"use_rep={use_rep!r} has {x.shape[1]} columns, which looks like genes; distances over so many noisy "
+            "columns say little. Reduce first: sc.pp.pca",
         )
 
 
-def _batches(adata: AnnData, time_key: str, time: Floats) -> None:
+def _batches(adata: AnnData, time_key: str, time: Floats) -> Iterator[Remark]:
     for name in adata.obs.columns:
         if name == time_key or "batch" not in str(name).lower():
             continue
@@ -87,8 +96,8 @@ def _batches(adata: AnnData, time_key: str, time: Floats) -> None:
             continue
         times = column.to_frame("batch").assign(time=time).groupby("batch", observed=True)["time"].nunique()
         if (times == 1).all():
-            logger.warning(
-                "every batch in obs[%r] was taken at a single time, so a batch effect cannot be told from a change "
-                "over time; keep that in mind, or correct with something the times share (controls, anchors)",
-                name,
+            yield Remark(
+                "batches",
+                f"every batch in obs[{name!r}] was taken at a single time, so a batch effect cannot be told from a "
+                "change over time; keep that in mind, or correct with something the times share (controls, anchors)",
             )

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from thalweg.flows.config import FitConfig
     from thalweg.flows.methods import Method
     from thalweg.tl._ancestors import ancestors
+    from thalweg.tl._assess import assess
     from thalweg.tl._decode import decode
     from thalweg.tl._descendants import descendants
     from thalweg.tl._drivers import drivers
@@ -32,6 +33,7 @@ __all__ = [
     "FitConfig",
     "Method",
     "ancestors",
+    "assess",
     "decode",
     "descendants",
     "drivers",

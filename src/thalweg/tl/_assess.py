@@ -1,0 +1,198 @@
+"""`tl.assess`: whether what a course shows can be trusted, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from thalweg._random import Rng, resolve_rng
+from thalweg._settings import logger
+from thalweg.data.cells import Cells, read_course
+from thalweg.data.recipe import Recipe
+from thalweg.data.times import TimeMap
+from thalweg.data.writing import writable
+from thalweg.errors import InputError
+from thalweg.flows.config import FitConfig
+from thalweg.tl._fit import fit
+from thalweg.tl._leave_one_out import leave_one_out
+from thalweg.tl._trust import data, fits
+from thalweg.tl._trust.verdict import RULE, Evidence, Way, conclude, way_of
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_REP, _TIME, _CONDITION, _WEIGHT, _RATE = "X_assessed", "time", "condition", "weight", "rate"
+_VELOCITY = f"velocity_{_REP}"
+_KEYS = ("first", "second")
+
+
+def assess(
+    adata: AnnData,
+    time_key: str,
+    *,
+    methods: tuple[str, str] = ("usb", "otcfm"),
+    use_rep: str | None = None,
+    n_dims: int | None = None,
+    time_map: TimeMap | None = None,
+    condition_key: str | None = None,
+    weight_key: str | None = None,
+    growth_key: str | None = None,
+    n_cells: int = 2000,
+    n_models: int = 2,
+    config: FitConfig | None = None,
+    rng: Rng = 0,
+    device: str = "auto",
+    key_added: str = "assessment",
+    copy: bool = False,
+) -> AnnData | None:
+    """Say whether trajectories of a course can be trusted: a verdict, and the evidence for it.
+
+    The cells are looked at first: odd things about them, the cell cycle, and whether neighbouring populations differ by
+    more than the same cells with exchanged times. Then each interior time is left out and predicted, and two methods
+    are fitted to the whole course. The verdict follows from the evidence by a rule that is stored beside it.
+
+    Parameters
+    ----------
+    adata
+        Cells of two or more time points.
+    time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key
+        As in `fit`.
+    methods
+        Two names of `fit`. The verdict is on the first; the second shows how far the answer depends on the method.
+    n_cells
+        At most so many cells of each time (and condition), drawn at random, are fitted and scored. Scores have the
+        intervals of so many cells.
+    n_models
+        Models of the first method, whose differences are shown.
+    config
+        Of every fit.
+    rng
+        Seed, numpy Generator or None.
+    device
+        As in `fit`.
+    key_added
+        Key of ``uns`` to write.
+    copy
+        Return a copy instead of writing into ``adata``.
+
+    Returns
+    -------
+    None, or the copy. Sets the following fields:
+
+    ``adata.uns[key_added]`` : dict
+        ``verdict`` ("none", "weak" or "good") and ``rule``, by which it was found; ``share``, ``share_low`` and
+        ``share_high``, the headline: how much of the way from a copy of the time before to a fresh sample the first
+        method covers at the times left out, with its 95 % interval (`thalweg.flows.share`); ``evidence``, a DataFrame
+        with ``check``, ``level`` ("good", "doubt", "bad" or "missing"), ``value``, ``says`` and ``advice``; ``scores``,
+        the table of `leave_one_out`; ``methods``, ``n_cells``, ``time_key`` and ``use_rep``.
+
+    Raises
+    ------
+    MissingKeyError
+        If a key does not exist.
+    InputError
+        If the cells cannot be read as a course, or an argument cannot be used.
+
+    Examples
+    --------
+    >>> import thalweg as tw
+    >>> adata = tw.datasets.simulated(rng=0)
+    >>> tw.tl.assess(adata, "time")
+    >>> adata.uns["assessment"]["verdict"]
+    'good'
+    """
+    if len(methods) != 2 or methods[0] == methods[1]:
+        raise InputError(f"methods must be two different names of tw.tl.fit, found {methods!r}.")
+    for name, value in (("n_cells", n_cells), ("n_models", n_models)):
+        if value < 1:
+            raise InputError(f"{name} must be at least 1, found {value!r}.")
+    generator = resolve_rng(rng)
+    cells = read_course(adata, Recipe(time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key))
+    course = _Course(adata, cells, _some(cells, n_cells, generator), methods, n_models, config, device)
+    evidence = [*data.data_evidence(adata, cells, time_key), data.movement(cells, generator)]
+    seed = int(generator.integers(2**31))
+    scores, way = course.scores(seed)
+    evidence += course.predictions(scores, way) + course.fits(seed)
+    found: dict[str, Any] = {"verdict": conclude(evidence, way), "rule": RULE}
+    found |= dict(zip(("share", "share_low", "share_high"), way or (np.nan,) * 3, strict=True))
+    found |= {"evidence": pd.DataFrame(evidence), "methods": list(methods), "n_cells": n_cells, "time_key": time_key}
+    found |= {"use_rep": cells.use_rep, "scores": pd.DataFrame() if scores is None else scores}
+    out = writable(adata, copy)
+    out.uns[key_added] = found
+    logger.info("added uns[%r]: the verdict is %r", key_added, found["verdict"])
+    return out if copy else None
+
+
+@dataclass(frozen=True)
+class _Course:
+    """A course, the rows that are fitted, and how."""
+
+    adata: AnnData
+    cells: Cells
+    rows: NDArray[np.int64]
+    methods: Sequence[str]
+    n_models: int
+    config: FitConfig | None
+    device: str
+
+    def small(self) -> AnnData:
+        """The rows that are fitted, with numbers for times."""
+        from anndata import AnnData
+
+        cells = self.cells.take(self.rows)
+        obs = pd.DataFrame({_TIME: cells.time, _WEIGHT: cells.weights}, index=self.adata.obs_names[self.rows])
+        if cells.conditions:
+            obs[_CONDITION] = pd.Categorical(np.array(cells.conditions)[cells.condition])
+        if cells.rates is not None:
+            obs[_RATE] = cells.rates
+        return AnnData(obs=obs, obsm={_REP: cells.x})
+
+    def keys(self) -> dict[str, Any]:
+        """Options of a fit of these rows."""
+        out: dict[str, Any] = {"use_rep": _REP, "weight_key": _WEIGHT, "config": self.config, "device": self.device}
+        out["condition_key"] = _CONDITION if self.cells.conditions else None
+        out["growth_key"] = None if self.cells.rates is None else _RATE
+        return out
+
+    def scores(self, seed: int) -> tuple[pd.DataFrame | None, Way | None]:
+        """The table of times left out and the share of the first method; None for a course of two times."""
+        if len(self.cells.times) < 3:
+            return None, None
+        scores = leave_one_out(self.small(), _TIME, methods=self.methods, n_seeds=1, rng=seed, **self.keys())
+        return scores, way_of(scores, self.methods[0])
+
+    def predictions(self, scores: pd.DataFrame | None, way: Way | None) -> list[Evidence]:
+        """Evidence of times left out."""
+        out = [fits.left_out(scores, way, self.methods[0])]
+        if scores is not None and way is not None and not np.isnan(way.share):
+            out.append(fits.beside_middle(way, way_of(scores, "ot-midpoint")))
+        return out
+
+    def fits(self, seed: int) -> list[Evidence]:
+        """Evidence of fits to the whole course."""
+        fitted = self.small(), self.small()
+        for adata, method, key, n in zip(fitted, self.methods, _KEYS, (self.n_models, 1), strict=True):
+            fit(adata, _TIME, method=method, n_models=n, rng=seed, key_added=key, **self.keys())
+            fits.velocities(adata, key)
+        first = fitted[0]
+        names = (self.methods[0], self.methods[1])
+        out = [
+            fits.reconstruction(first.uns[_KEYS[0]]["reconstruction"]),
+            fits.agreement(*fitted, names, _VELOCITY),
+            fits.members(first, _VELOCITY, self.n_models),
+            fits.rna_velocity(self.adata, first, self.rows, _VELOCITY),
+            fits.growth(first, _TIME),
+            fits.effective_cells(first, _KEYS[0], self.cells.times),
+        ]
+        return [one for one in out if one is not None]
+
+
+def _some(cells: Cells, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """At most so many rows of each time and condition, in order."""
+    groups = [cells.rows(t, c) for c in cells.strata for t in cells.times_of(c).tolist()]
+    return np.sort(np.concatenate([rng.permutation(rows)[:n] for rows in groups]))

@@ -1,0 +1,1 @@
+"""What `tl.assess` looks at, and the rule of its verdict."""
