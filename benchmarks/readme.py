@@ -32,7 +32,7 @@ def lines(result: dict[str, Any]) -> tables.Lines:
         seconds = f"{s['fit_seconds']:.1f}" if s["fit_seconds"] else ""
         ratios = " / ".join(f"{s['variance_ratio_by_day'][d]:.2f}" for d in days)
         by_day = [f"{s['w1_by_day'][d]:.3f}" for d in days]
-        both = f"{s['w1_both_ends']:.3f}" if s["w1_both_ends"] != s["w1"] else ""
+        both = f"{s['w1_both_ends']:.3f}" if s.get("w1_both_ends") not in (None, s["w1"]) else ""
         out.append([name, f"{s['w1']:.3f}{sd}", *by_day, both, ratios, *([seconds] if timed else []), str(s["seeds"])])
     return out
 

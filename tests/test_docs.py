@@ -201,7 +201,7 @@ def test_the_guide_from_counts(course):
     np.testing.assert_array_equal(names["adata"].layers["counts"], counts[:, (counts > 0).sum(0) >= 5])
 
 
-@pytest.mark.parametrize("page", ["gpu", "reproducibility"])
+@pytest.mark.parametrize("page", ["gpu", "reproducibility", "trust"])
 def test_the_short_guides(course, page):
     _run(DOCS / "guide" / f"{page}.md", {"tw": tw, "adata": course})
 

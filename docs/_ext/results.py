@@ -12,7 +12,7 @@ A table::
 ``rows`` is the dotted path to a list of objects, or to an object of objects, whose names are then the column ``name``.
 A column is a dotted path, an optional format and a heading. ``optional`` leaves a remark where the file does not exist.
 
-A figure in a sentence: ``{result}`cite_5_index summary.uotcfm.w1 .3f` ``; a path with a space stands in quotes.
+A figure in a sentence: ``{result}`cite_5_index summary.usb.w1 .3f` ``; a path with a space stands in quotes.
 
 The table of a held-out-day benchmark, as in the README: ``{held-out} cite_5_index``. The reliability scorecard, a row
 for each case and a column for each package: ``{scorecard} scorecard``. The time of a fit beside torchcfm's, as the

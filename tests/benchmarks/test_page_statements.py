@@ -30,7 +30,7 @@ def test_pairs_at_random_are_worse_on_every_course(suite) -> None:
 
 def test_growth_helps_on_cite_and_the_simulated_courses_and_hurts_on_larry(suite) -> None:
     summary = load("cite_5_index")["summary"]
-    assert summary["uotcfm"]["w1"] < 0.9 * summary["otcfm"]["w1"]
+    assert summary["usb"]["w1"] < 0.9 * summary["otcfm"]["w1"]
     assert suite["simulated", "uotcfm"]["w1"] < 0.9 * suite["simulated", "otcfm"]["w1"]
     assert suite["LARRY subset, 10 PCs", "uotcfm"]["w1"] > suite["LARRY subset, 10 PCs", "otcfm"]["w1"]
     ratio = suite["MEF, 5 PCs", "uotcfm"]["w1"] / suite["MEF, 5 PCs", "otcfm"]["w1"]
@@ -52,34 +52,35 @@ def test_on_the_simulated_courses_uotcfm_and_uam_lead_and_fm_has_the_best_cosine
     assert max(rows, key=lambda m: rows[m]["velocity_cosine"]) == "fm"
 
 
-def test_dispersion_costs_w1_and_helps_the_energy_distance_in_many_components() -> None:
+def test_the_noise_of_a_sample_costs_w1_and_helps_the_energy_distance_in_many_components() -> None:
+    energy = {(row["dims"], row["method"]): row["mean"] for row in load("cite_energy")["summary"]}
     for dims in (50, 100):
-        plain, dispersed = (load(f"cite_{dims}_index")["summary"][m] for m in ("uotcfm", "uotcfm, dispersed"))
-        assert dispersed["w1"] > plain["w1"]
-        assert dispersed["energy_distance"] < plain["energy_distance"]
+        summary = load(f"cite_{dims}_index")["summary"]
+        assert summary["usb, sample"]["w1"] > summary["usb"]["w1"]
+        assert energy[dims, "usb, sample"] < energy[dims, "usb"]
 
 
 def test_the_targets_of_the_notes_are_met() -> None:
-    assert load("cite_5_index")["summary"]["uotcfm"]["w1"] < 0.74
+    assert load("cite_5_index")["summary"]["usb"]["w1"] < 0.74
     for dims in (50, 100):
         summary = load(f"cite_{dims}_index")["summary"]
         best = min(row["w1"] for name, row in summary.items() if name.startswith("torchcfm"))
-        assert summary["uotcfm"]["w1"] < 0.95 * best
+        assert summary["usb"]["w1"] < 0.95 * best
 
 
 def test_the_floor_is_half_of_a_good_score_at_five_components_and_two_thirds_at_more() -> None:
     share = {}
     for dims in (5, 50, 100):
         summary = load(f"cite_{dims}_index")["summary"]
-        share[dims] = summary["floor"]["w1"] / summary["uotcfm"]["w1"]
+        share[dims] = summary["floor"]["w1"] / summary["usb"]["w1"]
     assert 0.45 < share[5] < 0.6
     assert min(share[50], share[100]) > 2 / 3
 
 
-def test_seeds_of_otcfm_and_uotcfm_differ_by_a_few_parts_in_a_thousand() -> None:
+def test_seeds_of_otcfm_and_usb_differ_by_a_few_parts_in_a_thousand() -> None:
     for dims in (5, 50, 100):
         summary = load(f"cite_{dims}_index")["summary"]
-        assert all(summary[m]["w1_sd"] < 0.005 * summary[m]["w1"] for m in ("otcfm", "uotcfm"))
+        assert all(summary[m]["w1_sd"] < 0.005 * summary[m]["w1"] for m in ("otcfm", "usb"))
 
 
 def test_energy_distance_likes_the_honest_forecast_best() -> None:

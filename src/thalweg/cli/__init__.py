@@ -1,4 +1,4 @@
-"""The ``thalweg`` command: ``demo``, ``fit`` and ``leave-one-out``."""
+"""The ``thalweg`` command: ``demo``, ``fit``, ``leave-one-out`` and ``report``."""
 
 from __future__ import annotations
 
@@ -48,20 +48,28 @@ def _parser() -> argparse.ArgumentParser:
     _checkpoint_arguments(loo, "finished scores are saved")
     loo.add_argument("--csv", default=None, help="write every row here")
     loo.add_argument("--figure", default=None, help="write the figure here (png, pdf or svg)")
+
+    report = commands.add_parser("report", help="assess a course: can its trajectories be trusted, and why")
+    _data_arguments(report, spacing=False)
+    report.add_argument("--methods", nargs=2, default=["usb", "otcfm"], help="two names; the verdict is on the first")
+    report.add_argument("--n-cells", type=int, default=2000, help="cells of a time that are fitted, at most (2000)")
+    report.add_argument("--seed", type=int, default=0, help="of the random numbers (0)")
+    report.add_argument("--output", default="report.html", help="page to write (report.html)")
     return parser
 
 
-def _data_arguments(parser: argparse.ArgumentParser) -> None:
+def _data_arguments(parser: argparse.ArgumentParser, *, spacing: bool = True) -> None:
     parser.add_argument("input", help="h5ad with the time course")
     parser.add_argument("--time-key", required=True, help="column of obs with the time")
     parser.add_argument("--use-rep", default=None, help="key of obsm (default: the PCA that exists)")
     parser.add_argument("--n-dims", type=int, default=None, help="leading columns to use (default: all)")
-    parser.add_argument(
-        "--spacing",
-        choices=("clock", "real", "index"),
-        default="clock",
-        help="time of the cells, of obs, or 0, 1, 2 (clock)",
-    )
+    if spacing:
+        parser.add_argument(
+            "--spacing",
+            choices=("clock", "real", "index"),
+            default="clock",
+            help="time of the cells, of obs, or 0, 1, 2 (clock)",
+        )
     parser.add_argument("--max-steps", type=int, default=None, help="training steps at most")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (auto)")
 

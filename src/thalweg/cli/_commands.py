@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 import thalweg as tw
+from thalweg.cli._report import page
 from thalweg.errors import InputError
 
 if TYPE_CHECKING:
@@ -121,6 +122,26 @@ def leave_one_out(args: argparse.Namespace) -> None:
         axes = tw.pl.leave_one_out(scores, show=False)
         axes.figure.savefig(args.figure, dpi=150)  # type: ignore[union-attr]
         print(f"figure: {args.figure}")
+
+
+def report(args: argparse.Namespace) -> None:
+    """Assess the course of an h5ad and write the page of it."""
+    _check_folders(args.output)
+    adata = tw.read_h5ad(args.input)
+    tw.tl.assess(
+        adata,
+        args.time_key,
+        methods=tuple(args.methods),
+        use_rep=args.use_rep,
+        n_dims=args.n_dims,
+        n_cells=args.n_cells,
+        config=_config(args),
+        rng=args.seed,
+        device=args.device,
+    )
+    Path(args.output).write_text(page(adata, Path(args.input).name), encoding="utf-8")
+    print(f"verdict: {adata.uns['assessment']['verdict']}")
+    print(f"page:    {args.output}")
 
 
 def summary(scores: pd.DataFrame) -> str:

@@ -15,11 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from thalweg._settings import logger
 from thalweg.data.cells import Cells
 
 Floats = NDArray[np.float64]
-PERMUTATIONS = 199
+PERMUTATIONS, SIGNIFICANT = 199, 0.01
 _LARGEST = 300  # cells of a population that are compared
+_SMALLEST, _LIKELY = 10, 0.05
 
 
 class Moves(NamedTuple):
@@ -28,7 +30,8 @@ class Moves(NamedTuple):
     Attributes
     ----------
     p
-        Share of exchanges, the course itself included, in which neighbouring populations are as far apart.
+        Share of exchanges, the course itself included, in which neighbouring populations are as far apart; NaN where
+        no two populations have ten cells.
     z
         How many standard deviations of the exchanged statistics the true one lies above their mean.
     """
@@ -43,7 +46,7 @@ def moves(cells: Cells, rng: np.random.Generator) -> Moves:
     Parameters
     ----------
     cells
-        The course; of each population at most 300 cells, drawn at random, are compared.
+        The course; of each population at most 300 cells, drawn at random, are compared, and none of fewer than ten.
     rng
         Draws the cells and the exchanges.
     """
@@ -51,12 +54,30 @@ def moves(cells: Cells, rng: np.random.Generator) -> Moves:
     for condition in cells.strata:
         times = cells.times_of(condition).tolist()
         groups = [rng.permutation(cells.rows(t, condition))[:_LARGEST] for t in times]
-        if len(times) > 1 and min(map(len, groups)) > 1:
+        groups = [g for g in groups if len(g) >= _SMALLEST]
+        if len(groups) > 1:
             found += _by_exchange(cells.x[np.concatenate(groups)], np.array([len(g) for g in groups]), rng)
+    if not found.any():
+        return Moves(float("nan"), float("nan"))
     return Moves(
         float(np.mean(found >= found[0] - 1e-12 * abs(found[0]))),
         float((found[0] - found[1:].mean()) / max(found[1:].std(), 1e-300)),
     )
+
+
+def warn_if_still(cells: Cells) -> None:
+    """Warn if the populations of a course do not differ from time to time; half a second for 1,500 cells.
+
+    Of fewer than ten cells a time nothing is said: so few cannot show it.
+    """
+    found = moves(cells, np.random.default_rng(0))
+    if found.p > _LIKELY:
+        logger.warning(
+            "with the times of cells exchanged at random, neighbouring populations are as far apart as these "
+            "(p = %.2f): nothing moves that could be learned, whatever arrows will show. Check the time labels; "
+            "tw.tl.assess says more",
+            found.p,
+        )
 
 
 def _by_exchange(x: Floats, sizes: NDArray[np.int64], rng: np.random.Generator) -> Floats:

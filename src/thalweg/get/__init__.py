@@ -1,5 +1,6 @@
 """Tidy data out of an AnnData."""
 
+from thalweg.get._assessment import assessment_df
 from thalweg.get._calibration import calibration_df
 from thalweg.get._cellrank import cellrank_kernel
 from thalweg.get._colors import colors
@@ -11,6 +12,7 @@ from thalweg.get._transitions import couplings, fate_df, transition_df
 from thalweg.get._velocity_grid import velocity_grid
 
 __all__ = [
+    "assessment_df",
     "calibration_df",
     "cellrank_kernel",
     "colors",

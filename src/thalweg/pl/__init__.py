@@ -1,6 +1,7 @@
 """Plots of what the tools wrote; each draws on ``ax`` and returns it."""
 
 from thalweg.pl._animation import animation, write_animation
+from thalweg.pl._assess import assess
 from thalweg.pl._drivers import drivers
 from thalweg.pl._fate import fate
 from thalweg.pl._fate_calibration import fate_calibration
@@ -17,6 +18,7 @@ from thalweg.pl._velocity import velocity
 
 __all__ = [
     "animation",
+    "assess",
     "drivers",
     "fate",
     "fate_calibration",

@@ -19,9 +19,11 @@ from thalweg.data.writing import writable
 from thalweg.errors import InputError
 from thalweg.flows.config import FitConfig
 from thalweg.tl._fit import fit
+from thalweg.tl._interpolate import interpolate
 from thalweg.tl._leave_one_out import leave_one_out
 from thalweg.tl._trust import data, fits
 from thalweg.tl._trust.verdict import RULE, Evidence, Way, conclude, way_of
+from thalweg.tl._velocity import velocity
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -178,7 +180,7 @@ class _Course:
         fitted = self.small(), self.small()
         for adata, method, key, n in zip(fitted, self.methods, _KEYS, (self.n_models, 1), strict=True):
             fit(adata, _TIME, method=method, n_models=n, rng=seed, key_added=key, **self.keys())
-            fits.velocities(adata, key)
+            velocity(adata, key=key)
         first = fitted[0]
         names = (self.methods[0], self.methods[1])
         out = [
@@ -187,9 +189,17 @@ class _Course:
             fits.members(first, _VELOCITY, self.n_models),
             fits.rna_velocity(self.adata, first, self.rows, _VELOCITY),
             fits.growth(first, _TIME),
-            fits.effective_cells(first, _KEYS[0], self.cells.times),
+            fits.effective_cells(self._weights(first)),
         ]
         return [one for one in out if one is not None]
+
+    def _weights(self, fitted: AnnData) -> NDArray[np.float64]:
+        """Weights of the cells predicted in the middle of the longest interval."""
+        times = self.cells.times
+        k = int(np.diff(times).argmax())
+        there = interpolate(fitted, float(times[k : k + 2].mean()), key=_KEYS[0])
+        weights: NDArray[np.float64] = there.obs["weight"].to_numpy()
+        return weights
 
 
 def _some(cells: Cells, n: int, rng: np.random.Generator) -> NDArray[np.int64]:

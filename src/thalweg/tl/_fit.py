@@ -21,6 +21,7 @@ from thalweg.flows.config import FitConfig
 from thalweg.flows.ensemble import join
 from thalweg.flows.fitting import train_flows
 from thalweg.flows.methods import Method, find_method, with_dynamics
+from thalweg.flows.moves import warn_if_still
 from thalweg.flows.reconstruction import reconstruct
 from thalweg.flows.resume import identify, open_runs
 from thalweg.flows.store import pack
@@ -112,8 +113,9 @@ def fit(
         Models to train, of the same plans and other seeds. Every verb runs the mean of their fields; velocities,
         predictions and simulated fates say how far they differ.
     check
-        Roll the first population out through all times, store how well the others come back
-        (`thalweg.pl.reconstruction`) and warn if they do not. It takes a second or two.
+        Warn if neighbouring populations do not differ (`thalweg.flows.moves`). After the fit, roll the first population
+        out through all times, store how well the others come back (`thalweg.pl.reconstruction`) and warn if they do
+        not. It takes a second or two; `assess` takes minutes and says more.
     rng, random_state
         Seed, numpy Generator or None; two names of one argument. The same seed gives the same bits on one machine's
         CPU; for entropic and unbalanced plans with the same number of threads (``torch.get_num_threads()``).
@@ -171,6 +173,8 @@ def fit(
     cells = read_course(adata, recipe)
     sizes = read_sizes(adata, population_size, cells, time_map)
     _check_sizes(sizes is not None, chosen)
+    if check:
+        warn_if_still(cells)
     axis, place = course_axis(cells, spacing), resolve_device(device)
     if resume and checkpoint_dir is None:
         raise InputError("resume=True needs checkpoint_dir, the folder to go on from.")

@@ -10,8 +10,8 @@ from thalweg.data.cells import Cells
 from thalweg.data.gene_scores import gene_set, score
 from thalweg.data.remarks import Remark, remarks
 from thalweg.errors import ThalwegError
-from thalweg.flows.moves import moves
-from thalweg.tl._trust.verdict import SIGNIFICANT, Evidence, Level
+from thalweg.flows.moves import SIGNIFICANT, moves
+from thalweg.tl._trust.verdict import Evidence, Level
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -32,7 +32,9 @@ def data_evidence(adata: AnnData, cells: Cells, time_key: str) -> list[Evidence]
     out = [_remark(one) for one in found]
     if not found:
         counts = [len(cells.rows(t)) for t in cells.times]
-        says = f"{len(counts)} times of {min(counts):,} to {max(counts):,} cells, and nothing odd about them"
+        few, many = min(counts), max(counts)
+        size = f"{few:,}" if few == many else f"{few:,} to {many:,}"
+        says = f"{len(counts)} times of {size} cells, and nothing odd about them"
         out.append(Evidence("data", "good", float(min(counts)), says))
     if cells.n_dims < _FEW_COMPONENTS:
         out.append(
@@ -48,6 +50,9 @@ def data_evidence(adata: AnnData, cells: Cells, time_key: str) -> list[Evidence]
 def movement(cells: Cells, rng: np.random.Generator) -> Evidence:
     """Whether the populations differ from time to time."""
     found = moves(cells, rng)
+    if np.isnan(found.p):
+        says = "no two times have ten cells: too few to tell whether they differ"
+        return Evidence("movement", "missing", found.p, says, "Measure more cells.")
     if found.p <= SIGNIFICANT:
         says = (
             f"populations differ from time to time, {found.z:.0f} sd more than with exchanged times (p = {found.p:.3f})"

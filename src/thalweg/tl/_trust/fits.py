@@ -8,10 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from thalweg.errors import ThalwegError
-from thalweg.tl._interpolate import interpolate
 from thalweg.tl._trust.verdict import AGREEMENT, HALF, Evidence, Level, Way
-from thalweg.tl._velocity import velocity
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -121,23 +118,13 @@ def growth(fitted: AnnData, time_key: str) -> Evidence | None:
     )  # fmt: skip
 
 
-def effective_cells(fitted: AnnData, key: str, times: Floats) -> Evidence:
-    """How many cells of equal weight a prediction in the longest interval rests on."""
-    k = int(np.diff(times).argmax())
-    try:
-        weight = interpolate(fitted, float(times[k : k + 2].mean()), key=key).obs["weight"].to_numpy()
-    except ThalwegError as error:
-        return Evidence("effective cells", "missing", np.nan, str(error))
+def effective_cells(weight: Floats) -> Evidence:
+    """How many cells of equal weight a prediction in the longest interval rests on, given their weights."""
     n = float(weight.sum() ** 2 / (weight @ weight))
     says = f"a prediction in the longest interval rests on {n:.0f} cells of {len(weight)}, counted by their weights"
     if n >= _FEW:
         return Evidence("effective cells", "good", n, says)
     return Evidence("effective cells", "doubt", n, says, "Measure more cells at the ends of that interval.")
-
-
-def velocities(fitted: AnnData, key: str) -> None:
-    """Velocities of a fit, written into the cells."""
-    velocity(fitted, key=key)
 
 
 def _cosines(v: Floats, w: Floats) -> Floats:

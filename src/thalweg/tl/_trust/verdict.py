@@ -8,9 +8,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
+from thalweg.flows.moves import SIGNIFICANT
+
 Level = Literal["good", "doubt", "bad", "missing"]
 Verdict = Literal["none", "weak", "good"]
-SIGNIFICANT, HALF, LEAST, AGREEMENT = 0.01, 0.5, 0.3, 0.5
+HALF, LEAST, AGREEMENT = 0.5, 0.3, 0.5
 RULE = (
     f"none: neighbouring populations cannot be told apart (p > {SIGNIFICANT:g}), or at the times left out the "
     "prediction is no better than a copy of the time before. "
