@@ -41,7 +41,7 @@ def test_a_true_course_is_no_nothing_and_the_reasons_are_there(assessed):
     assert level(assessed, "movement") == "good"
     assert level(assessed, "RNA velocity") == "missing"
     assert set(entry["scores"]["method"]) >= {"usb", "otcfm", "floor-corrected"}
-    assert "X_assessed" not in assessed.obsm
+    assert "X_part" not in assessed.obsm
 
 
 def test_exchanged_times_give_none(assessed):

@@ -11,6 +11,7 @@ from thalweg.pl._growth import growth
 from thalweg.pl._history import history
 from thalweg.pl._interpolation import interpolation
 from thalweg.pl._leave_one_out import leave_one_out
+from thalweg.pl._next_time import next_time
 from thalweg.pl._reconstruction import reconstruction
 from thalweg.pl._time_course import time_course
 from thalweg.pl._trajectories import trajectories
@@ -28,6 +29,7 @@ __all__ = [
     "history",
     "interpolation",
     "leave_one_out",
+    "next_time",
     "reconstruction",
     "time_course",
     "trajectories",

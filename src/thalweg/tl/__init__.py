@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from thalweg.core.objectives import Contrastive, Dispersive
+    from thalweg.flows.choice import Choice
     from thalweg.flows.config import FitConfig
     from thalweg.flows.methods import Method
     from thalweg.tl._ancestors import ancestors
     from thalweg.tl._assess import assess
+    from thalweg.tl._choose import choose
     from thalweg.tl._decode import decode
     from thalweg.tl._descendants import descendants
     from thalweg.tl._drivers import drivers
@@ -23,17 +25,20 @@ if TYPE_CHECKING:
     from thalweg.tl._interpolate import interpolate
     from thalweg.tl._leave_one_out import leave_one_out
     from thalweg.tl._log_likelihood import log_likelihood
+    from thalweg.tl._next_time import next_time
     from thalweg.tl._trajectories import trajectories
     from thalweg.tl._transition import transition
     from thalweg.tl._velocity import velocity
 
 __all__ = [
+    "Choice",
     "Contrastive",
     "Dispersive",
     "FitConfig",
     "Method",
     "ancestors",
     "assess",
+    "choose",
     "decode",
     "descendants",
     "drivers",
@@ -43,11 +48,13 @@ __all__ = [
     "interpolate",
     "leave_one_out",
     "log_likelihood",
+    "next_time",
     "trajectories",
     "transition",
     "velocity",
 ]
 _OPTIONS = {
+    "Choice": "thalweg.flows.choice",
     "Contrastive": "thalweg.core.objectives",
     "Dispersive": "thalweg.core.objectives",
     "FitConfig": "thalweg.flows.config",

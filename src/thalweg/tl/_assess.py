@@ -22,14 +22,14 @@ from thalweg.tl._fit import fit
 from thalweg.tl._interpolate import interpolate
 from thalweg.tl._leave_one_out import leave_one_out
 from thalweg.tl._trust import data, fits
+from thalweg.tl._trust.course import REP, TIME, keys, part, some
 from thalweg.tl._trust.verdict import RULE, Evidence, Way, conclude, way_of
 from thalweg.tl._velocity import velocity
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_REP, _TIME, _CONDITION, _WEIGHT, _RATE = "X_assessed", "time", "condition", "weight", "rate"
-_VELOCITY = f"velocity_{_REP}"
+_VELOCITY = f"velocity_{REP}"
 _KEYS = ("first", "second")
 
 
@@ -115,7 +115,7 @@ def assess(
             raise InputError(f"{name} must be at least 1, found {value!r}.")
     generator = resolve_rng(rng)
     cells = read_course(adata, Recipe(time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key))
-    course = _Course(adata, cells, _some(cells, n_cells, generator), methods, n_models, config, device)
+    course = _Course(adata, cells, some(cells, n_cells, generator), methods, n_models, config, device)
     evidence = [*data.data_evidence(adata, cells, time_key), data.movement(cells, generator)]
     seed = int(generator.integers(2**31))
     scores, way = course.scores(seed)
@@ -143,29 +143,18 @@ class _Course:
     device: str
 
     def small(self) -> AnnData:
-        """The rows that are fitted, with numbers for times."""
-        from anndata import AnnData
-
-        cells = self.cells.take(self.rows)
-        obs = pd.DataFrame({_TIME: cells.time, _WEIGHT: cells.weights}, index=self.adata.obs_names[self.rows])
-        if cells.conditions:
-            obs[_CONDITION] = pd.Categorical(np.array(cells.conditions)[cells.condition])
-        if cells.rates is not None:
-            obs[_RATE] = cells.rates
-        return AnnData(obs=obs, obsm={_REP: cells.x})
+        """The rows that are fitted."""
+        return part(self.cells, self.adata.obs_names, self.rows)
 
     def keys(self) -> dict[str, Any]:
         """Options of a fit of these rows."""
-        out: dict[str, Any] = {"use_rep": _REP, "weight_key": _WEIGHT, "config": self.config, "device": self.device}
-        out["condition_key"] = _CONDITION if self.cells.conditions else None
-        out["growth_key"] = None if self.cells.rates is None else _RATE
-        return out
+        return keys(self.cells) | {"config": self.config, "device": self.device}
 
     def scores(self, seed: int) -> tuple[pd.DataFrame | None, Way | None]:
         """The table of times left out and the share of the first method; None for a course of two times."""
         if len(self.cells.times) < 3:
             return None, None
-        scores = leave_one_out(self.small(), _TIME, methods=self.methods, n_seeds=1, rng=seed, **self.keys())
+        scores = leave_one_out(self.small(), TIME, methods=self.methods, n_seeds=1, rng=seed, **self.keys())
         return scores, way_of(scores, self.methods[0])
 
     def predictions(self, scores: pd.DataFrame | None, way: Way | None) -> list[Evidence]:
@@ -179,7 +168,7 @@ class _Course:
         """Evidence of fits to the whole course."""
         fitted = self.small(), self.small()
         for adata, method, key, n in zip(fitted, self.methods, _KEYS, (self.n_models, 1), strict=True):
-            fit(adata, _TIME, method=method, n_models=n, rng=seed, key_added=key, **self.keys())
+            fit(adata, TIME, method=method, n_models=n, rng=seed, key_added=key, **self.keys())
             velocity(adata, key=key)
         first = fitted[0]
         names = (self.methods[0], self.methods[1])
@@ -188,7 +177,7 @@ class _Course:
             fits.agreement(*fitted, names, _VELOCITY),
             fits.members(first, _VELOCITY, self.n_models),
             fits.rna_velocity(self.adata, first, self.rows, _VELOCITY),
-            fits.growth(first, _TIME),
+            fits.growth(first, TIME),
             fits.effective_cells(self._weights(first)),
         ]
         return [one for one in out if one is not None]
@@ -200,9 +189,3 @@ class _Course:
         there = interpolate(fitted, float(times[k : k + 2].mean()), key=_KEYS[0])
         weights: NDArray[np.float64] = there.obs["weight"].to_numpy()
         return weights
-
-
-def _some(cells: Cells, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """At most so many rows of each time and condition, in order."""
-    groups = [cells.rows(t, c) for c in cells.strata for t in cells.times_of(c).tolist()]
-    return np.sort(np.concatenate([rng.permutation(rows)[:n] for rows in groups]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING
 
@@ -10,15 +11,17 @@ import numpy as np
 from thalweg._device import resolve_device
 from thalweg._random import Rng, resolve_rng
 from thalweg._settings import logger
-from thalweg.data.cells import read_course
+from thalweg.data.cells import Cells, read_course
 from thalweg.data.recipe import Recipe
 from thalweg.data.sizes import Sizes, read_sizes
 from thalweg.data.times import TimeMap
 from thalweg.data.writing import writable
 from thalweg.errors import InputError
+from thalweg.flows.choice import AUTO, CANDIDATES, choose
 from thalweg.flows.clock import course_axis
 from thalweg.flows.config import FitConfig
 from thalweg.flows.ensemble import join
+from thalweg.flows.evaluate import Trial, candidates
 from thalweg.flows.fitting import train_flows
 from thalweg.flows.methods import Method, find_method, with_dynamics
 from thalweg.flows.moves import warn_if_still
@@ -78,6 +81,8 @@ def fit(
         on the trigonometric interpolant (Albergo & Vanden-Eijnden 2023). ``"am"``, ``"eam"``, ``"uam"``: a potential,
         by action matching, its entropic and its unbalanced form (Neklyudov et al. 2023). ``"fm"``: a flow from Gaussian
         noise to the population of each time (Lipman et al. 2023). Or a `Method` of your own: a coupling and a path.
+        ``"auto"`` chooses among ``"usb"``, ``"otcfm"`` and ``"fm"`` by the inner times, where there are three or more
+        (`choose`).
     use_rep
         Key of ``obsm``; by default the PCA that exists. ``"X"`` uses ``adata.X``.
     n_dims
@@ -165,17 +170,19 @@ def fit(
     >>> tw.tl.fit(adata, "time", method="otcfm", rng=0)
     >>> day = tw.tl.interpolate(adata, 1.5)
     """
-    generator, chosen = resolve_rng(rng, random_state), find_method(method)
-    config = FitConfig() if config is None else config
-    if config.score is not None and not chosen.bridged:
-        chosen = with_dynamics(chosen)
+    generator, config = resolve_rng(rng, random_state), FitConfig() if config is None else config
     recipe = Recipe(time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key, (), death_key)
     cells = read_course(adata, recipe)
     sizes = read_sizes(adata, population_size, cells, time_map)
-    _check_sizes(sizes is not None, chosen)
     if check:
         warn_if_still(cells)
     axis, place = course_axis(cells, spacing), resolve_device(device)
+    if method == AUTO:
+        method = _choose(cells, Trial(replace(config, score=None), spacing, place, False), generator)
+    chosen = find_method(method)
+    if config.score is not None and not chosen.bridged:
+        chosen = with_dynamics(chosen)
+    _check_sizes(sizes is not None, chosen)
     if resume and checkpoint_dir is None:
         raise InputError("resume=True needs checkpoint_dir, the folder to go on from.")
     generators = _generators(generator, n_models)
@@ -192,6 +199,13 @@ def fit(
         process = join([one.flow for one in fitted]).process
         out.uns[key_added]["reconstruction"] = reconstruct(process, fitted[0].alive(cells), sizes)
     return out if copy else None
+
+
+def _choose(cells: Cells, trial: Trial, rng: np.random.Generator) -> str:
+    """The method that the inner times choose."""
+    found = choose(cells, candidates(CANDIDATES), trial, [int(rng.integers(2**31))])
+    logger.info("%s", found.reason)
+    return found.method
 
 
 def _check_sizes(given: bool, method: Method) -> None:

@@ -21,6 +21,7 @@ from thalweg.data.entries import plan_relaxation
 from thalweg.data.recipe import Recipe
 from thalweg.data.times import TimeMap
 from thalweg.errors import InputError
+from thalweg.flows.choice import AUTO, auto_row
 from thalweg.flows.config import FitConfig
 from thalweg.flows.evaluate import (
     COLUMNS,
@@ -84,7 +85,8 @@ def leave_one_out(
         predicted from its own neighbouring times. Growth rates that `thalweg.pp.growth` made of plans
         (``method="unbalanced"``) have seen the time held out; they are computed again in every fold, without it.
     methods
-        What to score; the references come with every table. Names of `fit`; a `Method` of your own; or any function
+        What to score; the references come with every table. Names of `fit`; ``"auto"``, which is chosen for each time
+        left out by the others (`choose`); a `Method` of your own; or any function
         ``predict(cells, time)``: from the training cells (`thalweg.data.cells.Cells`) and the time left out it returns
         coordinates of shape ``(m, d)``, or these and weights of shape ``(m,)``. Its row has the function's name. One
         with a parameter ``rng`` is called for each seed, with a numpy Generator, another one once.
@@ -134,7 +136,8 @@ def leave_one_out(
     Exception
         The first failure, if every fit failed.
     """
-    chosen = candidates(methods)
+    given = [methods] if isinstance(methods, str | Method) or callable(methods) else list(methods)
+    chosen = candidates([one for one in given if one != AUTO])
     if n_seeds < 1:
         raise InputError(f"n_seeds must be at least 1, found {n_seeds}.")
     if config is not None and config.score is not None:
@@ -161,7 +164,10 @@ def leave_one_out(
                     unit = Unit(name, fold.time, seed)
                     rows.collect(unit, partial(trial.row, fold, name, candidate, seed))
                     units.append(unit)
-    table = pd.DataFrame(rows.rows(units, [u for u in units if u.method in chosen]), columns=COLUMNS)
+            for seed in seeds if AUTO in given else ():
+                units.append(Unit(AUTO, fold.time, seed))
+                rows.collect(units[-1], partial(auto_row, fold, trial, seed))
+    table = pd.DataFrame(rows.rows(units, [u for u in units if u.method in (*chosen, AUTO)]), columns=COLUMNS)
     table.attrs["failures"] = rows.failures
     return table
 

@@ -1,0 +1,54 @@
+"""Where predictions disagree, and so which time to measure next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from thalweg.errors import InputError
+from thalweg.pl._canvas import BLUE, CONTEXT, ORANGE, canvas, small
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def next_time(table: pd.DataFrame, *, ax: Axes | None = None, show: bool | None = None) -> Axes:
+    """Disagreement of predictions between the observed times.
+
+    Parameters
+    ----------
+    table
+        What `thalweg.tl.next_time` returned.
+    ax, show
+        As in `leave_one_out`.
+
+    Returns
+    -------
+    The axes. Grey lines are observed times. The orange point is where the predictions of different methods and models are
+    furthest apart: a measurement there would tell most.
+
+    Raises
+    ------
+    InputError
+        If it is no such table.
+    """
+    absent = {"time", "disagreement", "start", "end"} - set(getattr(table, "columns", ()))
+    if absent:
+        raise InputError(f"table must be that of tw.tl.next_time; it lacks the columns {sorted(absent)}.")
+    with canvas(ax, show) as (axes,):
+        observed = np.unique(table[["start", "end"]].to_numpy())
+        for t in observed:
+            axes.axvline(t, color=CONTEXT, lw=0.8, zorder=0)
+        for _, rows in table.groupby("start"):
+            axes.plot(rows["time"], rows["disagreement"], color=BLUE, marker="o", ms=2.5, lw=1)
+        best = table.loc[table["disagreement"].idxmax()]
+        axes.plot([best["time"]], [best["disagreement"]], marker="o", ms=6, color=ORANGE, ls="")
+        axes.annotate(
+            f"measure at {best['time']:g}", (best["time"], best["disagreement"]), xytext=(0, 6),
+            textcoords="offset points", ha="center", fontsize=small(), color=ORANGE,
+        )  # fmt: skip
+        axes.set(xlabel=str(table.attrs.get("time_key", "time")), ylabel="W1 between predictions")
+        axes.set_ylim(0, 1.2 * table["disagreement"].max())
+    return axes
