@@ -54,6 +54,8 @@ DRAWS: dict[str, Callable[[AnnData], object]] = {
     "tl.interpolate": lambda a: tw.tl.interpolate(a, 1.5, stochastic=True, rng=0),
     "tl.leave_one_out": lambda a: tw.tl.leave_one_out(a, "time", methods="otcfm", times=[1], n_seeds=1, config=QUICK),
     "tl.assess": lambda a: tw.tl.assess(a, "time", n_cells=8, config=QUICK),
+    "tl.choose": lambda a: tw.tl.choose(a, "time", methods=("icfm", "otcfm"), n_seeds=1, config=QUICK),
+    "tl.next_time": lambda a: tw.tl.next_time(a, "time", methods=("icfm",), n_between=1, config=QUICK),
     "tl.log_likelihood": lambda a: tw.tl.log_likelihood(a, trace="hutchinson", rng=0),
     "tl.trajectories": lambda a: tw.tl.trajectories(a, 5, stochastic=True, rng=0),
     "tl.transition": lambda a: tw.tl.transition(a, stochastic=True, n_samples=2, rng=0),

@@ -160,7 +160,9 @@ def run(claims: list[Claim]) -> int:
     """Run the cheap tests together and the cheap commands one by one; the number of those that failed."""
     cheap = [claim for claim in claims if claim.cheap]
     names = sorted({name for claim in cheap for name in claim.test})
-    failed = int(subprocess.run([sys.executable, "-m", "pytest", "-q", "-n0", *names], cwd=results.ROOT).returncode != 0)
+    failed = int(
+        subprocess.run([sys.executable, "-m", "pytest", "-q", "-n0", *names], cwd=results.ROOT).returncode != 0
+    )
     for claim in cheap:
         if claim.command:
             words = [sys.executable, *shlex.split(claim.command)[1:]]

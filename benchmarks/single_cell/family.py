@@ -126,8 +126,7 @@ def make_course(seed: int) -> AnnData:
     n_each = np.full(len(design.times), design.n_cells // len(design.times))
     z = np.concatenate([_snapshot(design, int(n), t, rng) for n, t in zip(n_each, design.times, strict=True)])
     time = np.repeat(design.times, n_each)
-    spreads = _NOISE * _FALL ** np.arange(design.n_dims - 2)
-    noise = spreads * rng.standard_normal((len(z), design.n_dims - 2))
+    noise = _spreads(design) * rng.standard_normal((len(z), design.n_dims - 2))
     turned = np.linalg.qr(rng.standard_normal((design.n_dims, design.n_dims)))[0]
     obs = pd.DataFrame({"time": time}, index=[f"cell_{i}" for i in range(len(z))])
     names = np.array([*design.fates, "none"])
@@ -139,6 +138,17 @@ def make_course(seed: int) -> AnnData:
     if design.fates:
         adata.obsm["fate_true"] = _fates(design, z, time, rng)
     return adata
+
+
+def draw_snapshot(design: Design, n: int, time: float, rng: np.random.Generator) -> Floats:
+    """Cells of a time of a design, with its noise components and without turning them; shape ``(n, d)``."""
+    z = _snapshot(design, n, time, rng)
+    return np.hstack([z, _spreads(design) * rng.standard_normal((n, design.n_dims - 2))])
+
+
+def _spreads(design: Design) -> Floats:
+    """Standard deviation of each noise component."""
+    return _NOISE * _FALL ** np.arange(design.n_dims - 2)
 
 
 def _run(design: Design, z: Floats, length: float, rng: np.random.Generator) -> tuple[Floats, Floats]:

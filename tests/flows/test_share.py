@@ -13,7 +13,7 @@ from thalweg.flows.share import Scale
 def scale(copy: np.ndarray, real: np.ndarray) -> Scale:
     value, by_cell = wasserstein_shares(copy, real)
     fresh = fresh_distance(real, rng=np.random.default_rng(0))
-    return Scale(value, by_cell, fresh, np.full(len(real), 1 / len(real)))
+    return Scale(value, by_cell, *fresh, np.full(len(real), 1 / len(real)))
 
 
 def test_a_copy_has_none_of_the_way_and_a_fresh_sample_all_of_it():

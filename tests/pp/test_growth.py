@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import anndata as ad
 import numpy as np
@@ -79,7 +80,8 @@ def test_the_lists_are_those_of_the_sources():
     mouse = [g for s in both for names in gene_scores.gene_set(s, "mouse") for g in names]
     assert not [g for g in mouse if g.isupper() and len(g) > 2 and g != "H1-0"]
     adata = AnnData(np.zeros((1, 2)), var=pd.DataFrame(index=["MLF1IP", "JPT1"]))
-    assert gene_scores.chosen_genes(adata, "proliferation", None, "human") == ["MLF1IP", "JPT1"]
+    with pytest.raises(InputError, match=re.escape("proliferation=['MLF1IP', 'JPT1']")):
+        gene_scores.chosen_genes(adata, "proliferation", None, "human")
 
 
 def test_nothing_is_guessed():
@@ -99,14 +101,29 @@ def test_nothing_is_guessed():
     assert "growth" not in adata.obs
 
 
-def test_own_genes_serve_and_few_of_a_list_are_a_warning(caplog):
+def test_own_genes_serve_and_few_of_a_list_are_refused():
     adata = expression()
     tw.pp.growth(adata, proliferation=["PCNA", "MKI67"], apoptosis=["CASP3"], key_added="own")
     assert list(adata.uns["own"]["proliferation_genes"]) == ["PCNA", "MKI67"]
     few = adata[:, ["PCNA", "CASP3", *(f"other{j}" for j in range(300))]].copy()
-    with caplog.at_level(logging.WARNING, logger="thalweg"):
+    with pytest.raises(InputError, match=r"1 of the 97 proliferation genes .* fewer than a quarter"):
         tw.pp.growth(few)
-    assert "proliferation: 1 of 97 genes" in caplog.text
+
+
+def test_counts_and_rates_that_cannot_be_are_refused(caplog):
+    adata = expression()
+    for x, found in ((np.random.default_rng(0).poisson(2.0, adata.shape), "whole numbers"), (100 * adata.X, "up to")):
+        raw = adata.copy()
+        raw.X = x
+        with pytest.raises(InputError, match=f"log-transformed, found .*{found}"):
+            tw.pp.growth(raw)
+        assert "growth" not in raw.obs
+    dying = tw.pp.BirthDeath(birth_min=0.0, birth_max=0.0, death_min=3.0, death_max=3.0)
+    with pytest.raises(InputError, match=r"multiply the population by 0\.000123 from time 0 to 3, which cannot be"):
+        tw.pp.growth(adata, time_key="day", rates=dying)
+    with caplog.at_level(logging.INFO, logger="thalweg"):
+        tw.pp.growth(adata, time_key="day")
+    assert "these rates multiply the population by" in caplog.text
 
 
 def test_units_of_time():

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Columns = NDArray[np.intp]
 ROWS = 4096  # cells made dense at once
+_LOGGED = 30.0  # more than the natural logarithm, and the binary one, of any normalised count
 
 
 def expression_matrix(adata: AnnData, layer: str | None = None) -> Any:
@@ -38,6 +39,26 @@ def expression_matrix(adata: AnnData, layer: str | None = None) -> Any:
     if adata.X is None:
         raise InputError("adata.X is None, and expression is needed; give layer=, or an AnnData with genes.")
     return adata.X
+
+
+def check_logged(matrix: Any) -> None:
+    """Refuse expression that was not log-transformed, by a thousand of its cells.
+
+    Raises
+    ------
+    InputError
+        If they hold counts, or values that logarithms of normalised counts do not reach.
+    """
+    block = matrix[: min(matrix.shape[0], 1000)]
+    values = np.asarray(getattr(block, "data", block) if hasattr(block, "toarray") else block)
+    largest = float(values.max(initial=0.0))
+    counts = largest > 1 and bool((values >= 0).all() and (values == np.rint(values)).all())
+    if counts or largest > _LOGGED:
+        found = "whole numbers only, as counts are" if counts else f"values up to {largest:.3g}"
+        raise InputError(
+            f"expression must be normalised and log-transformed, found {found}; run sc.pp.normalize_total(adata) and "
+            "sc.pp.log1p(adata), or name the layer that is: layer=."
+        )
 
 
 def gene_columns(adata: AnnData, genes: str | Sequence[str]) -> Columns:

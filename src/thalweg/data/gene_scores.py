@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Literal
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 Organism = Literal["human", "mouse"]
 ORGANISMS: tuple[Organism, ...] = ("human", "mouse")
 SETS = ("proliferation", "apoptosis")
-_FEW = 0.25  # share of a list below which its score is called weak
+_FEW = 0.25  # share of a list below which its score is refused
 
 
 def gene_set(name: str, organism: str) -> list[list[str]]:
@@ -62,7 +61,7 @@ def chosen_genes(adata: AnnData, name: str, own: Sequence[str] | None, organism:
     Raises
     ------
     InputError
-        If none is there.
+        If none is there, or fewer than a quarter of the package's own.
     """
     names = [[g] for g in own] if own is not None else gene_set(name, find_organism(adata, organism))
     present = _present(names, adata)
@@ -72,12 +71,13 @@ def chosen_genes(adata: AnnData, name: str, own: Sequence[str] | None, organism:
             f"(first: {list(adata.var_names[:5])}); give {name}= with genes of yours, or check organism= and that "
             "names are gene symbols."
         )
-    few = len(present) < _FEW * len(names)
-    logger.log(
-        logging.WARNING if few else logging.INFO,
-        "%s: %d of %d genes are in adata.var_names%s", name, len(present), len(names),
-        "; a score of so few is weak, score before selecting highly variable genes" if few else "",
-    )  # fmt: skip
+    if own is None and len(present) < _FEW * len(names):
+        raise InputError(
+            f"{len(present)} of the {len(names)} {name} genes are in adata.var_names, fewer than a quarter; rates from "
+            "so few say little. Score before selecting highly variable genes, or give the genes you trust: "
+            f"{name}={present[:5]}."
+        )
+    logger.info("%s: %d of %d genes are in adata.var_names", name, len(present), len(names))
     return present
 
 

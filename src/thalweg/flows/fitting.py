@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -34,6 +34,8 @@ from thalweg.flows.time_axis import TimeAxis
 from thalweg.flows.trainers import train_dynamics, train_prediction
 from thalweg.flows.turnover import Turnover, find_turnover
 from thalweg.training.saving import Checkpoints
+
+_VALIDATIONS = 5  # from which their course says something
 
 
 @dataclass(frozen=True)
@@ -129,8 +131,20 @@ def train_flow(
     logger.info(
         "%s: %d steps in %.1f s, the weights of step %d are kept", method.name, steps, seconds, result.best_step
     )
+    _remark_on(result.history)
     flow = make_flow(method, net, axis, center, scale, sigma, intervals, cells.conditions)
     return Fitted(flow, history, intervals, result.best_step, seconds, turnover)
+
+
+def _remark_on(history: Mapping[str, Sequence[float]]) -> None:
+    """Say so if the validation loss rises from its first value on."""
+    loss = np.asarray(history.get("validation_loss", ()))
+    found = loss[np.isfinite(loss)]
+    if len(found) >= _VALIDATIONS and found.argmin() == 0:
+        logger.warning(
+            "the validation loss is lowest at its first value and rises from there: the network learned nothing that "
+            "holds for cells it did not see. Give more cells, or fewer components; the weights of that step are kept"
+        )
 
 
 def _joined(history: pd.DataFrame, dynamics: pd.DataFrame) -> pd.DataFrame:

@@ -112,7 +112,7 @@ class Fold:
         (x, a), (y, b), limit = self.copied, (self.truth.x, self.truth.weights), settings.max_memory
         copy, by_cell = distances.wasserstein_shares(x, y, a=unless_equal(a), b=unless_equal(b), max_memory=limit)
         fresh = fresh_distance(y, unless_equal(b), rng=np.random.default_rng(0), max_memory=limit)
-        return Scale(copy, by_cell, fresh, b / b.sum())
+        return Scale(copy, by_cell, *fresh, b / b.sum())
 
     def judged(self, cloud: Cloud) -> Weighted:
         """What counts of a prediction: the cells of conditions in the truth, each condition with its share of it."""

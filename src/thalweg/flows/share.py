@@ -10,8 +10,9 @@ It is 0 for the copy and 1 for a fresh sample. It is negative where copying is b
 1, as a cloud narrower than the population lies closer to the real cells than a fresh sample of it does.
 
 The interval is that of the sampling of the real cells, to first order, by the shares of the cells in both distances
-(`thalweg.core.distances.wasserstein_shares`). The prediction and ``F`` are taken as they are. Where ``C`` does not
-exceed ``F`` by twice the error of ``C``, nothing has moved that could be predicted, and there is no share.
+(`thalweg.core.distances.wasserstein_shares`) and the error of ``F``. The prediction is taken as it is. Where ``C`` does
+not exceed ``F`` by twice the error of their difference, nothing has moved that could be predicted, and there is no
+share.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ class Scale:
         W1 of the cells of the time before.
     by_cell
         Share of each real cell in it, shape ``(m,)``.
-    fresh
-        W1 of a fresh sample.
+    fresh, fresh_error
+        W1 of a fresh sample, and its standard error.
     weights
         Of the real cells, shape ``(m,)``, summing to one.
     """
@@ -56,12 +57,13 @@ class Scale:
     copy: float
     by_cell: Floats
     fresh: float
+    fresh_error: float
     weights: Floats
 
     @property
     def moves(self) -> bool:
         """Whether there is a way to cover: the copy lies further away than a fresh sample, beyond its error."""
-        return bool(self.copy - self.fresh > 2 * self._error(self.by_cell))
+        return bool(self.copy - self.fresh > 2 * np.hypot(self._error(self.by_cell), self.fresh_error))
 
     def share(self, w1: float, by_cell: Floats, level: float = _WIDTH) -> Share:
         """Of a prediction, given its W1 and the share of each real cell in that; ``level`` in standard errors."""
@@ -69,7 +71,7 @@ class Scale:
             return NONE
         way = self.copy - self.fresh
         value = (self.copy - w1) / way
-        error = self._error((1 - value) * self.by_cell - by_cell) / way
+        error = float(np.hypot(self._error((1 - value) * self.by_cell - by_cell), value * self.fresh_error)) / way
         return Share(value, value - level * error, value + level * error)
 
     def _error(self, by_cell: Floats) -> float:

@@ -79,17 +79,23 @@ def growth(
         parts = [pd.DataFrame({"time": time[m], "rate": rate[m], "condition": c}) for c, m in panels.items()]
         with canvas(ax, show, height=2.0) as (panel,):
             _by_time(panel, pd.concat(parts, ignore_index=True).dropna(), name, list(panels))
+            panel.set_ylabel(_name(adata, key))
         return panel
     import matplotlib as mpl
 
     embedding = read_embedding(adata, basis, components)
     reach = float(np.quantile(np.abs(rate[np.isfinite(rate)]), 0.98)) or 1.0
     with canvas(ax, show, n=len(panels)) as axes:
-        label = f"growth rate (1/{adata.uns[key]['time_key'] or 'day'})"
+        label = f"{_name(adata, key)} (1/{adata.uns[key]['time_key'] or 'day'})"
         shade(axes, embedding.xy, list(panels.values()), rate, mpl.colormaps["RdYlBu_r"], label, (-reach, reach))
         limits(axes, embedding.xy)
         frame(axes, embedding, list(panels))
     return one_or_all(axes)
+
+
+def _name(adata: AnnData, key: str) -> str:
+    """What the rates are: those of plans are relative to the mean, as snapshots do not show how all cells grow."""
+    return "growth relative to the mean" if adata.uns[key]["method"] == "unbalanced" else "growth rate by genes"
 
 
 def _by_time(axes: Axes, table: pd.DataFrame, time_key: str, names: list[str]) -> None:
@@ -104,6 +110,6 @@ def _by_time(axes: Axes, table: pd.DataFrame, time_key: str, names: list[str]) -
     )  # fmt: skip
     if len(times) <= 10:
         axes.set_xticks(times, [f"{t:g}" for t in times])
-    axes.set(xlabel=time_key, ylabel="growth rate")
+    axes.set_xlabel(time_key)
     if many:
         legend(axes, handles=[dot(color, name) for name, color in zip(names, palette(len(names)), strict=True)])

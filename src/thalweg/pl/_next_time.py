@@ -26,8 +26,8 @@ def next_time(table: pd.DataFrame, *, ax: Axes | None = None, show: bool | None 
 
     Returns
     -------
-    The axes. Grey lines are observed times. The orange point is where the predictions of different methods and models are
-    furthest apart: a measurement there would tell most.
+    The axes. Grey lines are observed times. The orange point is where the predictions of different methods and models
+    are furthest apart: a measurement there would tell most.
 
     Raises
     ------

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thalweg._settings import logger
-from thalweg.data.cells import read_course
+from thalweg.data.cells import offspring, read_course
+from thalweg.data.expression import check_logged, expression_matrix
 from thalweg.data.gene_scores import Organism, chosen_genes, find_organism, score
 from thalweg.data.recipe import Recipe
 from thalweg.data.times import TimeMap, parse_times
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 Floats = NDArray[np.float64]
+_DIED_OUT, _DOUBLINGS = 0.01, 3.0  # of a population's size over a course; a day, at most
 
 
 def growth(
@@ -107,7 +109,9 @@ def growth(
     MissingKeyError
         If a key does not exist.
     InputError
-        If no gene of a list is found, the organism cannot be told, or values cannot be used.
+        If no gene of a list is found, or fewer than a quarter of one of the package's; if the organism cannot be told,
+        the expression is not log-transformed, the rates are impossible (with ``time_key``: the population would die
+        out, or double more often than every eight hours), or values cannot be used.
     NotConvergedError
         If a plan does not reach its tolerance.
     """
@@ -130,6 +134,8 @@ def growth(
         rate, dt = rates_from_plans(cells, relaxation)
         scores, record = {}, {"use_rep": cells.use_rep, "relaxation": relaxation}
     columns = {key_added: rate} | scores
+    if dt is not None and method == "genes":
+        _check_possible(rate, dt, parse_times(adata, str(time_key), time_map), day)
     if dt is not None:
         columns[f"{key_added}_weight"] = relative_offspring(rate, dt, parse_times(adata, str(time_key), time_map))
     out = writable(adata, copy)
@@ -146,6 +152,7 @@ def _scores(
     """Scores by name of their column, and the genes behind them."""
     if any(given is None for given in own.values()):
         organism = find_organism(adata, organism)
+    check_logged(expression_matrix(adata, layer))
     scores, genes = {}, {}
     for name, given in own.items():
         chosen = chosen_genes(adata, name, given, organism)
@@ -157,6 +164,26 @@ def _scores(
             )
         scores[f"{name}_score"], genes[f"{name}_genes"] = values, np.array(chosen, dtype=str)
     return scores, genes
+
+
+def _check_possible(rate: Floats, dt: Floats, time: Floats, day: float) -> None:
+    """Say how much the population grows by these rates, and refuse what cannot be.
+
+    Raises
+    ------
+    InputError
+        If it dies out, or doubles more often than every eight hours.
+    """
+    grown = [offspring(rate[rows], dt[rows]).mean() for t in np.unique(time)[:-1] if (rows := time == t).any()]
+    total, length = float(np.prod(grown)), float(np.ptp(time))
+    says = f"these rates multiply the population by {total:.3g} from time {time.min():g} to {time.max():g}"
+    if not _DIED_OUT <= total <= 2 ** (_DOUBLINGS * length / day):
+        raise InputError(
+            f"{says}, which cannot be: it would have died out, or doubled more often than every eight hours. Scores of "
+            "genes are not rates by themselves; give constants that fit your cells, rates=tw.pp.BirthDeath(...), or "
+            'use method="unbalanced".'
+        )
+    logger.info("%s; growth that all cells share moves no proportion, so only differences between cells count", says)
 
 
 def _until_next(time: Floats) -> Floats:

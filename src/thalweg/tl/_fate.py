@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 DIED = "died"
 """Column of cells that leave no descendants."""
 
+_NO_NAMES = {"unknown", "undefined", "unassigned", "unlabelled", "unlabeled", "nan", "na", "none", "other", "others"}
+
 
 def fate(
     adata: AnnData,
@@ -196,6 +198,12 @@ def _groups(column: pd.Series, cells: Cells, terminal: Sequence[str] | None, gro
             f"terminal={absent} have no cells at the last time; groups of obs[{groupby!r}] there: {present}."
         )
     chosen = [g for g in present if terminal is None or g in set(map(str, terminal))]
+    unknown = [g for g in chosen if g.strip().lower() in _NO_NAMES]
+    if unknown:
+        logger.warning(
+            "the terminal groups %s of obs[%r] name no fate; cells that end there count as if it were one. Leave them "
+            "out: terminal=%s", unknown, groupby, [g for g in chosen if g not in unknown],
+        )  # fmt: skip
     slashed = [g for g in chosen if "/" in g]
     if slashed:
         raise InputError(

@@ -176,6 +176,8 @@ def fit(
     sizes = read_sizes(adata, population_size, cells, time_map)
     if check:
         warn_if_still(cells)
+        if len(cells.times) == 2:
+            logger.info("two times: none can be left out, so nothing that this fit predicts can be validated")
     axis, place = course_axis(cells, spacing), resolve_device(device)
     if method == AUTO:
         method = _choose(cells, Trial(replace(config, score=None), spacing, place, False), generator)

@@ -1,0 +1,245 @@
+"""Is the tool's own judgement right? Floors, intervals, verdicts, choices and proposals against known truth.
+
+- ``floors``: what fresh samples of a time score, over ``floor`` and ``floor-corrected``; 50 courses of `family.py`.
+- ``coverage``: how often the interval of a share holds the mean share over other samples of the same day.
+- ``verdicts``: `tw.tl.assess` on courses whose times were exchanged at random, five times each, and on the true ones.
+- ``choices``: W1 of the method that `tw.tl.choose` takes, over that of the best single method; ten courses.
+- ``proposals``: whether the time that `tw.tl.next_time` proposes lowers the error more than the middle of the longest
+  interval; ten courses.
+- ``time``: seconds of `tw.tl.assess` on 30,000 cells, and of the checks that `tw.tl.fit` makes.
+
+    python benchmarks/single_cell/trust.py --parts floors coverage
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+import thalweg as tw
+from thalweg.core.distances import wasserstein, wasserstein_shares
+from thalweg.core.fresh import fresh_distance
+from thalweg.data.cells import read_course
+from thalweg.data.recipe import Recipe
+from thalweg.flows.moves import moves
+from thalweg.flows.share import Scale
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks/ is found from the root
+from benchmarks.common import results, tables
+from benchmarks.single_cell import cite, mef
+from benchmarks.single_cell.family import Design, draw_snapshot, make_course
+
+Floats = NDArray[np.float64]
+RESULTS = results.path_of("trust")
+COURSES, FRESH, DAYS, PERMUTED, TEN = 50, 5, 40, 5, 10
+LEVELS = {50: 0.674490, 80: 1.281552, 95: 1.959964}
+
+
+def floors() -> list[dict[str, Any]]:
+    """Mean score of fresh samples of an inner time, over both floors."""
+    rows = []
+    for seed in tqdm(range(COURSES), desc="floors"):
+        design, rng = Design.of(seed), np.random.default_rng([23, seed])
+        n, time = min(400, design.n_cells // len(design.times)), design.times[len(design.times) // 2]
+        day, *others = (draw_snapshot(design, n, time, rng) for _ in range(1 + FRESH))
+        truth = float(np.mean([wasserstein(other, day) for other in others]))
+        cut = rng.permutation(n)
+        half = wasserstein(day[cut[: n // 2]], day[cut[n // 2 :]])
+        row = {"course": seed, "cells": n, "dims": design.n_dims}
+        rows.append(row | {"floor": half / truth, "corrected": fresh_distance(day, rng=rng).value / truth})
+    return rows
+
+
+def coverage() -> list[dict[str, Any]]:
+    """Share of the days on which an interval holds the mean share of all days, for a copy moved half of the way."""
+    rows = []
+    for seed in tqdm(range(TEN), desc="coverage"):
+        design, rng = Design.of(seed), np.random.default_rng([24, seed])
+        n, (before, time) = min(200, design.n_cells // len(design.times)), design.times[-3:-1]
+        copy, ahead = (draw_snapshot(design, n, t, rng) for t in (before, time))
+        half = np.concatenate([copy[: n // 2], ahead[n // 2 :]])
+        found = []
+        for _ in range(DAYS):
+            day = draw_snapshot(design, n, time, rng)
+            scale = Scale(*wasserstein_shares(copy, day), *fresh_distance(day, rng=rng), np.full(n, 1 / n))
+            found.append((scale, wasserstein_shares(half, day)))
+        shares = np.array([scale.share(*one).value for scale, one in found])
+        if not np.isfinite(shares).all():
+            continue
+        row: dict[str, Any] = {"course": seed, "cells": n, "dims": design.n_dims, "share": shares.mean()}
+        for level, z in LEVELS.items():
+            limits = [scale.share(*one, level=z) for scale, one in found]
+            row[f"covered_{level}"] = float(np.mean([s.low <= shares.mean() <= s.high for s in limits]))
+        rows.append(row)
+    return rows
+
+
+def _courses() -> dict[str, Callable[[], tuple[AnnData, str, str]]]:
+    def reprogramming() -> tuple[AnnData, str, str]:
+        split = mef.split(30)
+        obs = pd.concat([part.obs[["day"]] for part in split])
+        return AnnData(obs=obs, obsm={"X_pca": np.concatenate([p.obsm["X_pca"] for p in split])}), "day", "X_pca"
+
+    def larry() -> tuple[AnnData, str, str]:
+        adata = tw.datasets.larry()
+        adata.obsm["X_ten"] = np.asarray(adata.obsm["X_pca"])[:, :10]
+        return adata, "time_info", "X_ten"
+
+    return {
+        "simulated": lambda: (tw.datasets.simulated(rng=0, n_futures=0), "time", "X_pca"),
+        "CITE, 5 PCs": lambda: (cite.course(5), "day", cite.REP),
+        "MEF, 30 PCs": reprogramming,
+        "LARRY subset, 10 PCs": larry,
+    }
+
+
+def verdicts() -> list[dict[str, Any]]:
+    """Verdicts on true courses and on those whose times were exchanged."""
+    rows = []
+    for name, make in _courses().items():
+        adata, time_key, rep = make()
+        labels = adata.obs[time_key].to_numpy()
+        for seed in range(-1, PERMUTED):
+            one = AnnData(obs=adata.obs[[time_key]].copy(), obsm={rep: np.asarray(adata.obsm[rep])})
+            if seed >= 0:
+                one.obs[time_key] = np.random.default_rng(seed).permutation(labels)
+            start = perf_counter()
+            tw.tl.assess(one, time_key, use_rep=rep, n_cells=500, rng=max(seed, 0), device="cpu")
+            found = one.uns["assessment"]
+            evidence = tw.get.assessment_df(one).set_index("check")
+            rows.append(
+                {"course": name, "times": "exchanged" if seed >= 0 else "true", "seed": max(seed, 0)}
+                | {"verdict": found["verdict"], "share": found["share"], "p": float(evidence.loc["movement", "value"])}
+                | {"doubts": ", ".join(evidence.index[evidence["level"].isin(["doubt", "bad"])])}
+                | {"seconds": perf_counter() - start}
+            )
+            print(rows[-1], flush=True)
+    return rows
+
+
+def _long(wanted: int) -> list[int]:
+    """Courses of the family with six times or more and at most 150 cells at each, so that many fits are quick."""
+    fits = [s for s in range(400, 700) if len(Design.of(s).times) >= 6]
+    return [s for s in fits if Design.of(s).n_cells / len(Design.of(s).times) <= 150][:wanted]
+
+
+def choices() -> list[dict[str, Any]]:
+    """W1 of the choice, which each held-out time makes without itself, and of each method."""
+    rows = []
+    for seed in tqdm(_long(TEN), desc="choices"):
+        adata = make_course(seed)
+        left_out = np.unique(adata.obs["time"])[1:-1][::2].tolist()
+        scores = tw.tl.leave_one_out(
+            adata,
+            "time",
+            methods=("auto", "usb", "otcfm", "fm"),
+            times=left_out,
+            n_seeds=1,
+            use_rep="X_pca",
+            device="cpu",
+        )
+        w1 = scores.groupby("method")["w1_both_ends"].mean()
+        rows.append({"course": seed} | {m: float(w1[m]) for m in ("auto", "usb", "otcfm", "fm")})
+    return rows
+
+
+def proposals() -> list[dict[str, Any]]:
+    """Mean error between the times with the proposed time added, and with the middle of the longest interval added."""
+    rows = []
+    for seed in tqdm(range(TEN), desc="proposals"):
+        design, rng = Design.of(700 + seed), np.random.default_rng([25, seed])
+        times, n = sorted({design.times[0], *design.times[1:-1:2], design.times[-1]}), 150
+        grid = np.linspace(times[0], times[-1], 12)[1:-1]
+        truth = {t: draw_snapshot(design, n, t, rng) for t in grid.tolist()}
+        adata = _measured(design, times, n, rng)
+        table = tw.tl.next_time(adata, "time", n_models=1, device="cpu")
+        gaps = np.diff(times)
+        middle = float(np.mean(times[int(gaps.argmax()) :][:2]))
+        row: dict[str, Any] = {"course": 700 + seed, "proposed": table.attrs["time"], "middle": middle}
+        for name, new in (("proposed", table.attrs["time"]), ("middle", middle)):
+            more = _measured(design, sorted([*times, new]), n, np.random.default_rng([26, seed]))
+            tw.tl.fit(more, "time", rng=0, device="cpu", check=False)
+            row[f"error_{name}"] = float(np.mean([_error(more, t, x) for t, x in truth.items()]))
+        rows.append(row)
+    return rows
+
+
+def _measured(design: Design, times: list[float], n: int, rng: np.random.Generator) -> AnnData:
+    x = np.concatenate([draw_snapshot(design, n, t, rng) for t in times])
+    obs = pd.DataFrame({"time": np.repeat(times, n)}, index=[f"cell_{i}" for i in range(len(x))])
+    return AnnData(obs=obs, obsm={"X_pca": x})
+
+
+def _error(fitted: AnnData, time: float, real: Floats) -> float:
+    there = tw.tl.interpolate(fitted, time)
+    return wasserstein(there.obsm["X_pca"], real, a=there.obs["weight"].to_numpy())
+
+
+def time() -> list[dict[str, Any]]:
+    """Seconds of an assessment of 30,000 cells, and of what a fit checks before it starts."""
+    adata = tw.datasets.simulated(30_000, n_futures=0, rng=0)
+    cells = read_course(adata, Recipe("time"))
+    start = perf_counter()
+    moves(cells, np.random.default_rng(0))
+    checked = perf_counter() - start
+    start = perf_counter()
+    tw.tl.assess(adata, "time", device="cpu")
+    return [{"cells": adata.n_obs, "assess_seconds": perf_counter() - start, "check_seconds": checked}]
+
+
+PARTS = {f.__name__: f for f in (floors, coverage, verdicts, choices, proposals, time)}
+
+
+def summary(part: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a part says."""
+    frame = pd.DataFrame(rows)
+    if part == "floors":
+        few = frame["dims"] <= 5
+        return {
+            f"{name}_{where}": float(frame.loc[keep, name].mean())
+            for name in ("floor", "corrected")
+            for where, keep in (("few_dims", few), ("many_dims", ~few))
+        }
+    if part == "coverage":
+        return {f"covered_{level}": float(frame[f"covered_{level}"].mean()) for level in LEVELS}
+    if part == "verdicts":
+        counts = frame.groupby(["times", "verdict"]).size()
+        return {f"{times}_{verdict}": int(n) for (times, verdict), n in counts.items()}
+    if part == "choices":
+        best = frame[["usb", "otcfm", "fm"]].mean().idxmin()
+        return {"best": str(best), "loss": float((frame["auto"] / frame[best]).mean() - 1)}
+    if part == "proposals":
+        return {"better": int((frame["error_proposed"] < frame["error_middle"]).sum()), "courses": len(frame)}
+    return dict(rows[0])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--parts", nargs="*", default=[*PARTS], choices=[*PARTS])
+    args = parser.parse_args()
+    tw.settings.progress, tw.settings.verbosity = False, "error"
+    found = results.load(RESULTS) if RESULTS.exists() else {"parts": {}}
+    parts = found["parts"]
+    for part in args.parts:
+        rows = PARTS[part]()
+        parts[part] = {"summary": summary(part, rows), "rows": rows}
+        result = results.head({"parts": [*parts]}, [0], ["torch", "numpy", "POT"], COMMAND) | {"parts": parts}
+        results.save(RESULTS, result)
+        print(tables.terminal(tables.frame_lines(pd.DataFrame([parts[part]["summary"]]).round(4), index=False)))
+
+
+COMMAND = "python benchmarks/single_cell/trust.py"
+
+
+if __name__ == "__main__":
+    main()
