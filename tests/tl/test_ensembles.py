@@ -114,3 +114,21 @@ def test_weights_that_are_not_as_many_as_the_models(course):
     course.uns["thalweg"]["weights"]["1"] = course.uns["thalweg"]["weights"]["0"]
     with pytest.raises(InputError, match="says it has 1 models, and holds the weights of 2"):
         tw.tl.velocity(course)
+
+
+def test_bootstrap_samples_differ_by_more_than_seeds(course):
+    """Seeds alone know nothing of the error that few cells leave."""
+    config = tw.tl.FitConfig(max_steps=200, width=16, depth=2, validation_fraction=0.0)
+    sd = {}
+    for resample in (False, True):
+        adata = course.copy()
+        tw.tl.fit(adata, "time", method="otcfm", n_models=3, resample=resample, rng=0, config=config)
+        tw.tl.velocity(adata)
+        sd[resample] = float(np.median(np.linalg.norm(adata.obsm["velocity_X_pca_sd"], axis=1)))
+    assert sd[True] > 1.5 * sd[False]
+    again = course.copy()
+    tw.tl.fit(again, "time", method="otcfm", n_models=3, resample=True, rng=0, config=config)
+    tw.tl.velocity(again)
+    np.testing.assert_array_equal(again.obsm["velocity_X_pca"], adata.obsm["velocity_X_pca"])
+    with pytest.raises(InputError, match="resample=True needs two models"):
+        tw.tl.fit(again, "time", resample=True, config=config)

@@ -112,6 +112,11 @@ class Cells:
         kept = {name: getattr(self, name)[rows] for name in columns if getattr(self, name) is not None}
         return replace(self, **kept)
 
+    def resampled(self, rng: np.random.Generator) -> Cells:
+        """As many cells of each time and condition, drawn from them with replacement (the bootstrap)."""
+        groups = [self.rows(t, c) for c in self.strata for t in self.times_of(c).tolist()]
+        return self.take(np.sort(np.concatenate([rng.choice(rows, len(rows)) for rows in groups])))
+
     def without(self, time: float) -> Cells:
         """The cells as if ``time`` had never been observed."""
         return self.take(self.time != time)

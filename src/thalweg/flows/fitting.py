@@ -81,6 +81,7 @@ def train_flow(
     *,
     device: torch.device,
     sizes: NDArray[np.float64] | None = None,
+    units: tuple[NDArray[np.float64], float] | None = None,
     cache: PlanCache | None = None,
     checkpoints: Checkpoints | None = None,
     dynamics_checkpoints: Checkpoints | None = None,
@@ -88,12 +89,13 @@ def train_flow(
 ) -> Fitted:
     """Fit a flow to the cells of a course; the arguments are those of `thalweg.tl.fit`, resolved.
 
-    The prediction and the dynamics are trained one after the other, each to its own best weights, so that the one does
-    not depend on the other.
+    ``units`` are the middle and the scale of the coordinates, by default those of the cells. The prediction and the
+    dynamics are trained one after the other, each to its own best weights, so that the one does not depend on the
+    other.
     """
     start = time.perf_counter()
     check_options(method, config)
-    center, scale = normalisation.measure(cells.x)
+    center, scale = units or normalisation.measure(cells.x)
     z = normalisation.normalise(cells.x, center, scale)
     states = describe(cells, z) if method.turns_over or method.bridged else None
     diffusion = find_diffusion(cells, z, axis.calendar if method.bridged else axis, method, config, states)
@@ -163,17 +165,22 @@ def train_flows(
     device: torch.device,
     sizes: NDArray[np.float64] | None,
     description: str,
+    resample: bool = False,
 ) -> list[Fitted]:
-    """Fit several flows with the same plans, one for each generator (and its checkpoints)."""
-    cache: PlanCache = {}
-    fitted = []
+    """Fit several flows, one for each generator (and its checkpoints).
+
+    They share the plans, or, with ``resample``, each has a bootstrap sample of the cells and plans of its own.
+    """
+    cache: PlanCache | None = None if resample else {}
+    fitted, units = [], normalisation.measure(cells.x)
     with ExitStack() as opened:
         for run in runs:
             opened.callback(run.close)
         for i, run in enumerate(runs):
             name = description if len(runs) == 1 else f"{description}, model {i + 1} of {len(runs)}"
             one = train_flow(
-                cells, method, axis, config, run.rng, device=device, sizes=sizes, cache=cache,
+                cells.resampled(run.rng) if resample else cells, method, axis, config, run.rng, device=device,
+                sizes=sizes, units=units, cache=cache,
                 checkpoints=run.checkpoints, dynamics_checkpoints=run.dynamics, description=name,
             )  # fmt: skip
             fitted.append(one)

@@ -142,10 +142,17 @@ def expect_threads(checkpoints: Checkpoints, method: Method) -> None:
 
 
 def identify(
-    cells: Cells, method: Method, axis: TimeAxis, device: torch.device, sizes: np.ndarray[Any, Any] | None = None
+    cells: Cells,
+    method: Method,
+    axis: TimeAxis,
+    device: torch.device,
+    sizes: np.ndarray[Any, Any] | None = None,
+    resample: bool = False,
 ) -> dict[str, Any]:
     """What decides a fit besides its seed and configuration, as plain values; data by the start of their SHA-256."""
     counted = {} if sizes is None else {"population sizes": fingerprint(sizes)}
+    if resample:
+        counted["cells of a model"] = "bootstrap sample"
     return counted | {
         "cells": identify_cells(cells),
         "method": method.name,

@@ -70,7 +70,7 @@ def assess(
         At most so many cells of each time (and condition), drawn at random, are fitted and scored. Scores have the
         intervals of so many cells.
     n_models
-        Models of the first method, whose differences are shown.
+        Models of the first method, each of a bootstrap sample of the cells, whose differences are shown.
     config
         Of every fit.
     rng
@@ -168,7 +168,7 @@ class _Course:
         """Evidence of fits to the whole course."""
         fitted = self.small(), self.small()
         for adata, method, key, n in zip(fitted, self.methods, _KEYS, (self.n_models, 1), strict=True):
-            fit(adata, TIME, method=method, n_models=n, rng=seed, key_added=key, **self.keys())
+            fit(adata, TIME, method=method, n_models=n, resample=n > 1, rng=seed, key_added=key, **self.keys())
             velocity(adata, key=key)
         first = fitted[0]
         names = (self.methods[0], self.methods[1])

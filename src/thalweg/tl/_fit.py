@@ -51,6 +51,7 @@ def fit(
     population_size: Sizes | None = None,
     config: FitConfig | None = None,
     n_models: int = 1,
+    resample: bool = False,
     check: bool = True,
     rng: Rng = None,
     random_state: Rng = None,
@@ -117,6 +118,10 @@ def fit(
     n_models
         Models to train, of the same plans and other seeds. Every verb runs the mean of their fields; velocities,
         predictions and simulated fates say how far they differ.
+    resample
+        Give each of the models a bootstrap sample of the cells of each time and plans of its own. How far they differ
+        is then the error of the cells, too, and not of the training alone. Needs ``n_models`` of two or more; five
+        say more.
     check
         Warn if neighbouring populations do not differ (`thalweg.flows.moves`). After the fit, roll the first population
         out through all times, store how well the others come back (`thalweg.pl.reconstruction`) and warn if they do
@@ -187,13 +192,15 @@ def fit(
     _check_sizes(sizes is not None, chosen)
     if resume and checkpoint_dir is None:
         raise InputError("resume=True needs checkpoint_dir, the folder to go on from.")
-    generators = _generators(generator, n_models)
+    generators = _generators(generator, n_models, resample)
     runs = open_runs(
-        checkpoint_dir, identify(cells, chosen, axis, place, sizes), config, generators,
+        checkpoint_dir, identify(cells, chosen, axis, place, sizes, resample), config, generators,
         resume=resume, every=checkpoint_every, fresh=rng is None and random_state is None,
         dynamics=chosen.dynamics != "none",
     )  # fmt: skip
-    fitted = train_flows(cells, chosen, axis, config, runs, device=place, sizes=sizes, description=chosen.name)
+    fitted = train_flows(
+        cells, chosen, axis, config, runs, device=place, sizes=sizes, description=chosen.name, resample=resample
+    )
     out = writable(adata, copy)
     out.uns[key_added] = pack(fitted, cells, adata.obs_names.to_numpy(), chosen, recipe, config, sizes)
     logger.info("added uns[%r]: the fitted flow", key_added)
@@ -218,8 +225,10 @@ def _check_sizes(given: bool, method: Method) -> None:
         )
 
 
-def _generators(rng: np.random.Generator, n_models: int) -> list[np.random.Generator]:
+def _generators(rng: np.random.Generator, n_models: int, resample: bool) -> list[np.random.Generator]:
     """A generator for each model; the first one is that of a single fit."""
+    if resample and n_models == 1:
+        raise InputError("resample=True needs two models at least, whose differences are the error; give n_models=5.")
     if isinstance(n_models, bool) or not isinstance(n_models, int | np.integer) or n_models < 1:
         raise InputError(f"n_models must be a positive integer, found {n_models!r}.")
     return [rng, *rng.spawn(int(n_models) - 1)]

@@ -74,15 +74,17 @@ def agreement(one: AnnData, other: AnnData, names: tuple[str, str], key: str) ->
 
 
 def members(adata: AnnData, key: str, n_models: int) -> Evidence:
-    """Whether two models of the same plans agree."""
+    """Whether models of bootstrap samples of the cells agree."""
     if n_models < 2:
         return Evidence("models", "missing", np.nan, "one model says nothing of how far another one would differ")
     size, sd = (np.linalg.norm(adata.obsm[name], axis=1) for name in (key, f"{key}_sd"))
     share = float(np.median(sd / np.maximum(size, 1e-12)))
-    says = f"{n_models} models differ by {share:.0%} of a velocity (median)"
+    says = f"{n_models} models, each of a bootstrap sample of the cells, differ by {share:.0%} of a velocity (median)"
     if share <= _SPREAD:
         return Evidence("models", "good", share, says)
-    return Evidence("models", "doubt", share, says, "Fit with n_models=5 and draw only what they share.")
+    return Evidence(
+        "models", "doubt", share, says, "Fit n_models=5 with resample=True, draw what they share."
+    )
 
 
 def rna_velocity(adata: AnnData, fitted: AnnData, rows: NDArray[np.int64], key: str) -> Evidence:
