@@ -132,3 +132,24 @@ def test_bootstrap_samples_differ_by_more_than_seeds(course):
     np.testing.assert_array_equal(again.obsm["velocity_X_pca"], adata.obsm["velocity_X_pca"])
     with pytest.raises(InputError, match="resample=True needs two models"):
         tw.tl.fit(again, "time", resample=True, config=config)
+
+
+def test_arrows_that_the_models_do_not_share_are_not_drawn(course):
+    adata = course.copy()
+    tw.tl.fit(adata, "time", method="otcfm", n_models=2, rng=0, config=SHORT)
+    tw.tl.velocity(adata)
+    agree = adata.obs["velocity_agreement"]
+    size, error = (np.square(adata.obsm[k]).sum(1) for k in ("velocity_X_pca", "velocity_X_pca_sd"))
+    np.testing.assert_allclose(agree, size / (size + error), rtol=1e-4)
+    grid = tw.get.velocity_grid(adata, n_grid=10)
+    assert grid["agreement"].dropna().between(0, 1).all()
+    for kind in ("grid", "arrows"):
+        drawn = []
+        for least in (0.0, 1.1):
+            found = tw.pl.velocity(adata, kind=kind, min_agreement=least, show=False).collections
+            drawn.append(sum(len(c.U) for c in found if hasattr(c, "U")))
+        assert drawn[0] > 0
+        assert drawn[1] == 0
+    tw.tl.fit(adata, "time", method="otcfm", rng=0, config=SHORT)
+    tw.tl.velocity(adata)
+    assert "velocity_agreement" not in adata.obs

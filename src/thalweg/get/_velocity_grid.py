@@ -60,7 +60,7 @@ def velocity_grid(
     Returns
     -------
     A row for each node (and ``condition``), ``y`` by ``x``: ``x``, ``y``, ``u``, ``v`` (NaN where there are too few
-    cells) and ``mass``.
+    cells), ``mass`` and, where ``obs["velocity_agreement"]`` exists, its mean ``agreement``.
 
     Raises
     ------
@@ -73,6 +73,8 @@ def velocity_grid(
         raise InputError(f"n_grid must be 2 or more and bandwidth positive, found {n_grid!r} and {bandwidth!r}.")
     embedding = read_embedding(adata, basis, components)
     v = read_velocity(adata, embedding, velocity_key)
+    agree = adata.obs["velocity_agreement"].to_numpy()[:, None] if "velocity_agreement" in adata.obs else v[:, :0]
+    v = np.hstack([v, agree])
     low, high = embedding.xy.min(0), embedding.xy.max(0)
     nodes = [np.linspace(a, b, n_grid) for a, b in zip(low, high, strict=True)]
     widths = bandwidth * np.where(high > low, high - low, 1)
@@ -91,6 +93,7 @@ def _average(xy: Floats, v: Floats, nodes: list[Floats], widths: Floats, min_cel
     kx, ky = (np.exp(-0.5 * ((g[:, None] - x) / h) ** 2) for g, x, h in zip(nodes, xy.T, widths, strict=True))
     mass = ky @ kx.T
     known = mass >= max(min_cells, np.finfo(float).tiny)
-    u, w = (np.divide((ky * part) @ kx.T, mass, out=np.full_like(mass, np.nan), where=known) for part in v.T)
+    means = [np.divide((ky * part) @ kx.T, mass, out=np.full_like(mass, np.nan), where=known) for part in v.T]
     x, y = np.meshgrid(*nodes)
-    return pd.DataFrame({"x": x.ravel(), "y": y.ravel(), "u": u.ravel(), "v": w.ravel(), "mass": mass.ravel()})
+    columns = dict(zip(("u", "v", "agreement"), means, strict=False))
+    return pd.DataFrame({name: a.ravel() for name, a in ({"x": x, "y": y} | columns | {"mass": mass}).items()})

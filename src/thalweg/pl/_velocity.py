@@ -37,6 +37,7 @@ def velocity(
     bandwidth: float = 0.03,
     min_cells: float = 2.0,
     density: float = 1.2,
+    min_agreement: float = 0.5,
     condition_key: str | None = None,
     ax: Axes | Sequence[Axes] | None = None,
     show: bool | None = None,
@@ -65,6 +66,9 @@ def velocity(
         cells below which nothing is drawn.
     density
         Of the streamlines.
+    min_agreement
+        Of fits with several models: nothing is drawn where their mean agreement, ``obs["velocity_agreement"]`` of
+        `thalweg.tl.velocity`, is lower. At one half they differ by as much as the velocity.
     condition_key
         Column of ``obs``: a panel for each condition.
     ax, show
@@ -104,8 +108,12 @@ def velocity(
             if table is None:
                 cells = _even(embedding.xy, np.flatnonzero(mask), nodes)
                 arrows = pd.DataFrame(np.hstack([embedding.xy[cells], v[cells]]), columns=["x", "y", "u", "v"])
+                if "velocity_agreement" in adata.obs:
+                    arrows["agreement"] = adata.obs["velocity_agreement"].to_numpy()[cells]
             else:
-                arrows = table if condition_key is None else table[table["condition"] == name]
+                arrows = (table if condition_key is None else table[table["condition"] == name]).copy()
+            if "agreement" in arrows:
+                arrows.loc[arrows["agreement"] < min_agreement, ["u", "v"]] = np.nan
             if kind == "stream":
                 _stream(panel, arrows, nodes, density)
             else:

@@ -84,6 +84,8 @@ def velocity(
         Units of the representation per unit of ``obs[time_key]``; as many columns as the fit used.
     ``adata.obsm["velocity_<use_rep>_sd"]`` : array, float32, for fits with ``n_models``
         Standard deviation of each component over the models.
+    ``adata.obs["velocity_agreement"]`` : float, for fits with ``n_models``
+        ``|v|^2 / (|v|^2 + |sd|^2)``: 1 where the models agree, one half where they differ by as much as the velocity.
     ``adata.obsm["velocity_<basis>"]`` : array, float32, with ``basis``
         One column for each of the embedding's; with ``"regression"`` in its units per unit of ``obs[time_key]``.
     ``adata.layers["velocity"]`` : array, float32, shape ``(n_cells, n_genes)``, with ``genes``
@@ -117,7 +119,11 @@ def velocity(
     logger.info("added obsm[%r]: %s of the cells per unit of obs[%r]", name, chosen, time_key)
     if differ is not None:
         out.obsm[f"{name}_sd"] = differ.astype(np.float32)
-        logger.info("added obsm[%r]: standard deviation over the models", f"{name}_sd")
+        size, error = np.square(v).sum(1), np.square(differ).sum(1)
+        out.obs["velocity_agreement"] = size / np.maximum(size + error, np.finfo(float).tiny)
+        logger.info("added obsm[%r], obs['velocity_agreement']: how far the models differ", f"{name}_sd")
+    else:
+        out.obs.drop(columns="velocity_agreement", errors="ignore", inplace=True)  # of an earlier fit
     if stored.turnover is not None:
         out.obs["growth_rate"] = stored.growth_now(read_cells(adata, stored.recipe))
         logger.info("added obs['growth_rate']: growth of the cells per unit of obs[%r]", time_key)

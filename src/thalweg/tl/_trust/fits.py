@@ -82,9 +82,7 @@ def members(adata: AnnData, key: str, n_models: int) -> Evidence:
     says = f"{n_models} models, each of a bootstrap sample of the cells, differ by {share:.0%} of a velocity (median)"
     if share <= _SPREAD:
         return Evidence("models", "good", share, says)
-    return Evidence(
-        "models", "doubt", share, says, "Fit n_models=5 with resample=True, draw what they share."
-    )
+    return Evidence("models", "doubt", share, says, "Fit n_models=5 with resample=True, draw what they share.")
 
 
 def rna_velocity(adata: AnnData, fitted: AnnData, rows: NDArray[np.int64], key: str) -> Evidence:
