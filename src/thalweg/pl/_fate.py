@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,8 @@ from thalweg.data.embedding import read_embedding
 from thalweg.errors import InputError
 from thalweg.get import colors, fate_df
 from thalweg.get._colors import palette
-from thalweg.pl._canvas import CONTEXT, canvas, colorbar, dot, legend, one_or_all
-from thalweg.pl._cells import background, frame, limits, scatter, shade, split
+from thalweg.pl._canvas import CONTEXT, DARK, canvas, colorbar, dot, legend, one_or_all, small
+from thalweg.pl._cells import background, dot_area, frame, limits, scatter, shade, split
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
 
 Floats = NDArray[np.float64]
+_UNSURE = 0.1  # standard error of a fate from which a cell has a ring
 
 
 def fate(
@@ -48,7 +49,8 @@ def fate(
         Embedding, such as ``"umap"``, by default the PCA that exists; and two of its columns.
     kind
         ``"panels"``: a panel for each fate. ``"mixed"``: one panel; a cell has the colours of the fates, in scanpy's
-        colours of ``groupby``, mixed by their probabilities, and is the paler the less is decided.
+        colours of ``groupby``, mixed by their probabilities, and is the paler the less is decided. A ring says that the
+        standard error of its fate is above .1: undecided cells have several fates, unsure ones an unknown one.
     fates
         Fates to draw; all by default.
     condition_key
@@ -69,13 +71,15 @@ def fate(
     """
     if kind not in ("panels", "mixed"):
         raise InputError(f"kind must be 'panels' or 'mixed', found {kind!r}.")
-    table = _chosen(_wide(fate_df(adata, groupby)), fates)
+    long = fate_df(adata, groupby)
+    table = _chosen(_wide(long), fates)
     embedding = read_embedding(adata, basis, components)
     panels = split(adata, condition_key)
     many = len(table.columns) if kind == "panels" else 1
     with canvas(ax, show, n=many * len(panels), columns=many if 1 < many <= 4 else None, height=2.2) as axes:
         if kind == "mixed":
-            _mixed(axes, embedding.xy, list(panels.values()), table, fate_colors(adata, groupby, list(table.columns)))
+            tints, se = fate_colors(adata, groupby, list(table.columns)), long.groupby("cell", sort=False)["se"].first()
+            _mixed(axes, embedding.xy, list(panels.values()), table, tints, se.to_numpy() > _UNSURE)
             titles = list(panels)
         else:
             for i, name in enumerate(table.columns):
@@ -110,15 +114,29 @@ def mix(probability: Floats, tints: Sequence[str]) -> Floats:
 
 
 def _mixed(
-    axes: Sequence[Axes], xy: Floats, masks: Sequence[NDArray[np.bool_]], table: pd.DataFrame, tints: dict[str, str]
+    axes: Sequence[Axes],
+    xy: Floats,
+    masks: Sequence[NDArray[np.bool_]],
+    table: pd.DataFrame,
+    tints: dict[str, str],
+    unsure: NDArray[np.bool_],
 ) -> None:
+    from matplotlib.lines import Line2D
+
     p = table.to_numpy()
     shown, known = mix(np.nan_to_num(p), list(tints.values())), np.isfinite(p).all(1)
     for panel, mask in zip(axes, masks, strict=True):
         background(panel, xy)
         rows = np.flatnonzero(mask & known)
         scatter(panel, xy[rows], n=len(xy), c=shown[rows], zorder=0.6)
-    legend(axes, handles=[*(dot(c, name) for name, c in tints.items()), dot(CONTEXT, "undecided")])
+        x, y = xy[rows[unsure[rows]]].T
+        edge: dict[str, Any] = {"facecolors": "none", "edgecolors": DARK, "linewidths": 0.4}
+        panel.scatter(x, y, s=2.5 * dot_area(panel, len(xy)), zorder=0.7, label="unsure", **edge)
+    handles = [*(dot(c, name) for name, c in tints.items()), dot(CONTEXT, "undecided")]
+    if unsure.any():
+        ring: dict[str, Any] = {"ls": "", "marker": "o", "ms": 0.7 * small(), "mfc": "none", "mec": DARK, "mew": 0.5}
+        handles.append(Line2D([], [], label="unsure", **ring))
+    legend(axes, handles=handles)
 
 
 def _wide(long: pd.DataFrame) -> pd.DataFrame:
