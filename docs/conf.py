@@ -86,6 +86,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:class", r"thalweg\..*\.M"),  # type variables
     ("py:class", r"thalweg\.core\.manifolds\._Flat"),  # the private base that two manifolds share
+    ("py:class", r"pd\.DataFrame"),  # of a NamedTuple, whose bases autodoc shows as they are written
 ]
 
 # Other packages

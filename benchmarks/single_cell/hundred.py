@@ -232,7 +232,8 @@ def by_method(rows: list[dict[str, Any]], half: str) -> list[dict[str, Any]]:
         )
         for key in ("drift", "fate"):
             both = group.dropna(subset=[key])
-            out[-1] |= {key: both[key].mean(), f"{key}_default": both[f"{key}_default"].mean()} if len(both) else {}
+            for column in (key, f"{key}_default"):
+                out[-1][column] = float(both[column].mean()) if len(both) else None
     return sorted(out, key=lambda row: row["w1_ratio"])
 
 
