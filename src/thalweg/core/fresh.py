@@ -7,7 +7,8 @@ a power of ``k`` (Fournier and Guillin 2015), so that
 
 .. math:: D(n) \approx D(n/2) \sqrt{D(n/2) / D(n/8)}.
 
-Two halves, which are often reported, are further apart: by 3 to 5 % in fifty dimensions, 15 to 35 % in two to five.
+Two halves, which are often reported, are further apart: by a quarter in few dimensions
+(``benchmarks/single_cell/trust.py``).
 
 *Reference.* N. Fournier, A. Guillin, "On the rate of convergence in Wasserstein distance of the empirical measure",
 Probability Theory and Related Fields 2015.
