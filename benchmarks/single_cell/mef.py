@@ -113,7 +113,7 @@ def driving_genes(train: AnnData, n_genes: int) -> dict[str, list[dict[str, obje
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--methods", nargs="*", default=["otcfm", "uotcfm"])
+    parser.add_argument("--methods", nargs="*", default=["usb", "otcfm", "uotcfm"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--n-pcs", type=int, default=30)
     parser.add_argument("--out", type=Path, default=RESULTS)

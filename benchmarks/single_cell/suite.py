@@ -69,7 +69,7 @@ def score(adata: AnnData, time_key: str, method: str, held_out: float, seed: int
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--methods", nargs="*", default=["icfm", "otcfm", "uotcfm", "sf2m", "am", "uam", "fm"])
+    parser.add_argument("--methods", nargs="*", default=["usb", "icfm", "otcfm", "uotcfm", "sf2m", "am", "uam", "fm"])
     parser.add_argument("--seeds", type=int, default=1, help="seeds of a fit on each course")
     parser.add_argument("--simulated-seeds", type=int, default=3, help="simulated courses")
     args = parser.parse_args()

@@ -8,7 +8,7 @@ from thalweg.flows import normalisation
 from thalweg.flows.config import FitConfig
 from thalweg.flows.population import entrants, in_place, size, sizes
 from thalweg.flows.states import States, describe, find_states, separation
-from thalweg.flows.turnover import find_turnover, pack_turnover, read_turnover
+from thalweg.flows.turnover import find_turnover, mean_turnover, pack_turnovers, read_turnovers
 
 
 def gaussians(*means, spread=1.0, weights=None):
@@ -183,11 +183,11 @@ def test_a_turnover_comes_back_from_what_is_stored():
     rng = np.random.default_rng(0)
     cells, z = course(clusters(200, 50, rng), clusters(200, 100, rng), clusters(200, 100, rng))
     turnover, alive = found(cells, z)
-    again = read_turnover(pack_turnover(turnover))
+    (again,) = read_turnovers(pack_turnovers([turnover]))
     for name in ("rates", "lost", "arrived"):
         np.testing.assert_array_equal(getattr(again.of(cells, z), name), getattr(alive, name))
     np.testing.assert_array_equal(again.now(cells, z), turnover.now(cells, z))
-    assert read_turnover(pack_turnover(None)) is None
+    assert read_turnovers(pack_turnovers([])) == ()
 
 
 def test_the_rate_at_a_time_is_the_mean_of_both_sides_and_extrapolated_at_the_ends():
@@ -229,3 +229,16 @@ def test_in_place_sets_those_right_that_fade():
     x, grown = in_place(cells, 0, np.array([0, 1]), 0.0, 0.25, np.full((2, 2), 9.0), np.array([5.0, 3.0]))
     np.testing.assert_allclose(x, [[0, 1], [9, 9]])  # the dying cell stays where it was
     np.testing.assert_allclose(grown, [0.75, 1.0])
+
+
+def test_models_of_other_cells_have_turnovers_of_their_own_and_a_mean():
+    rng = np.random.default_rng(0)
+    cells, z = course(clusters(200, 50, rng), clusters(200, 100, rng), clusters(200, 100, rng))
+    fewer, z_fewer = course(clusters(150, 80, rng), clusters(200, 100, rng), clusters(200, 100, rng))
+    both = [found(cells, z)[0], found(fewer, z_fewer)[0]]
+    again = read_turnovers(pack_turnovers(both))
+    mean = mean_turnover(again, cells, z)
+    expected = np.mean([one.of(cells, z).rates for one in both], axis=0)
+    np.testing.assert_array_equal(mean.rates, expected)
+    assert np.abs(both[0].of(cells, z).rates - both[1].of(cells, z).rates).max() > 0.05
+    assert mean_turnover((), cells, z) is cells

@@ -32,6 +32,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import save as save_safetensors
+from torch import Tensor
 
 from thalweg import __version__
 from thalweg._device import resolve_device
@@ -46,13 +47,12 @@ from thalweg.flows.config import FitConfig
 from thalweg.flows.ensemble import join
 from thalweg.flows.flow import Flow
 from thalweg.flows.methods import Method
+from thalweg.flows.seen import Seen, pack_seen, read_seen
 from thalweg.flows.store_formats import FORMAT, TRAITS, stored_method, upgraded
-from thalweg.flows.turnover import Turnover, pack_turnover, read_turnover
+from thalweg.flows.turnover import Turnover, mean_turnover, pack_turnovers, read_turnovers
 
 if TYPE_CHECKING:
     from thalweg.flows.fitting import Fitted
-
-_FEW = 3  # cells of each time that are kept as they are
 
 
 @dataclass(frozen=True)
@@ -69,18 +69,25 @@ class Stored:
         The columns that its cells are read from.
     config
         Configuration of the fit.
-    turnover
-        Births and deaths; None for a method that knows of none.
+    turnovers
+        Births and deaths, of each model where each had a sample of the cells of its own; none for a method that knows
+        of none.
     sizes
         Of the populations, shape ``(n_conditions or 1, n_times)``; None where they were not given.
+    seen
+        Some of the cells it was fitted to; None in fits of earlier releases.
+    resampled
+        Whether each of its models had a bootstrap sample of the cells.
     """
 
     flow: Flow
     method: Method
     recipe: Recipe
     config: FitConfig
-    turnover: Turnover | None = None
+    turnovers: tuple[Turnover, ...] = ()
     sizes: NDArray[np.float64] | None = None
+    seen: Seen | None = None
+    resampled: bool = False
 
     @property
     def counted(self) -> bool:
@@ -97,9 +104,7 @@ class Stored:
 
         With sizes the cells of a population weigh together what it has, so that conditions count by their sizes.
         """
-        if self.turnover is None:
-            return cells
-        out = self.turnover.of(cells, normalisation.normalise(cells.x, self.flow.center, self.flow.scale))
+        out = mean_turnover(self.turnovers, cells, self._normalised(cells))
         if self.sizes is None:
             return out
         weights = out.weights.copy()
@@ -109,11 +114,17 @@ class Stored:
                 weights[rows] *= size / weights[rows].sum()
         return replace(out, weights=weights)
 
-    def growth_now(self, cells: Cells) -> NDArray[np.float64] | None:
-        """Growth rate of each cell at its time, shape ``(n,)``; None where nothing is known of it."""
-        if self.turnover is None:
-            return cells.rates
-        return self.turnover.now(cells, normalisation.normalise(cells.x, self.flow.center, self.flow.scale))
+    def growth_now(self, cells: Cells) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """Growth rate of each cell at its time, shape ``(n,)``, and its standard deviation over the models.
+
+        For a method that knows of births and deaths; the deviation is None where all models share one turnover.
+        """
+        z = self._normalised(cells)
+        found = np.stack([one.now(cells, z) for one in self.turnovers])
+        return found.mean(0), found.std(0, ddof=1) if len(found) > 1 else None
+
+    def _normalised(self, cells: Cells) -> Tensor:
+        return normalisation.normalise(cells.x, self.flow.center, self.flow.scale)
 
 
 def pack(
@@ -124,6 +135,7 @@ def pack(
     recipe: Recipe,
     config: FitConfig,
     sizes: NDArray[np.float64] | None,
+    resampled: bool = False,
 ) -> dict[str, Any]:
     """What goes into ``uns``: nested dicts of strings, numbers, arrays and DataFrames only.
 
@@ -137,28 +149,36 @@ def pack(
         As given to the fit.
     sizes
         Of the populations, shape ``(n_conditions or 1, n_times)``; None where they were not given.
+    resampled
+        Whether each model had a bootstrap sample of the cells.
     """
     first, flow = fitted[0], fitted[0].flow
     traits = {name: getattr(method, name) for name in TRAITS}
     return {
         "format": FORMAT,
         "version": __version__,
-        "params": {"method": method.name, **traits, "sigma": float(flow.sigma), "n_models": len(fitted)},
+        "params": {"method": method.name, **traits, "sigma": float(flow.sigma), "n_models": len(fitted)}
+        | {"resampled": resampled},
         "recipe": replace(recipe, use_rep=cells.use_rep, n_dims=cells.n_dims, conditions=cells.conditions).entry(),
         "config": _plain(asdict(config)),
         "time": {name: getattr(flow.axis, name) for name in ("times", "knots", "values", "smooth")},
         "center": flow.center,
         "scale": flow.scale,
         "diffusion": np.broadcast_to(_diffusion(flow, method), cells.n_dims).copy(),
-        "seen": _seen(cells, names),
+        "seen": pack_seen(cells, names),
         "population_sizes": {} if sizes is None else {"sizes": sizes},
-        "turnover": pack_turnover(first.turnover),
+        "turnover": pack_turnovers(_turnovers(fitted, resampled)),
         "weights": {str(i): _bytes(one.flow) for i, one in enumerate(fitted)},
         "history": _histories(fitted),
         "intervals": first.intervals,
         "best_step": first.best_step,
         "seconds": sum(one.seconds for one in fitted) - sum(map(_planning, fitted[1:])),
     }
+
+
+def _turnovers(fitted: Sequence[Fitted], resampled: bool) -> list[Turnover]:
+    """Of each model; of one where all had the same cells."""
+    return [one.turnover for one in (fitted if resampled else fitted[:1]) if one.turnover is not None]
 
 
 def _bytes(flow: Flow) -> np.ndarray[Any, Any]:
@@ -278,9 +298,11 @@ def _unpack(entry: Mapping[str, Any], device: str) -> Stored:
     flow = join(flows)
     checks.reserved(entry, n_dims, _diffusion(flow, method))
     checks.populations(entry, len(conditions), n_dims)
-    turnover = read_turnover(entry.get("turnover", {}))
-    sizes = entry.get("population_sizes", {}).get("sizes")
-    return Stored(flow, method, recipe, config, turnover, None if sizes is None else np.asarray(sizes))
+    turnovers = read_turnovers(entry.get("turnover", {}))
+    counted = entry.get("population_sizes", {}).get("sizes")
+    counted = None if counted is None else np.asarray(counted)
+    resampled = bool(params.get("resampled", False))
+    return Stored(flow, method, recipe, config, turnovers, counted, read_seen(entry.get("seen", {})), resampled)
 
 
 def _checked_recipe(entry: Mapping[str, Any]) -> Recipe:
@@ -289,16 +311,3 @@ def _checked_recipe(entry: Mapping[str, Any]) -> Recipe:
     checks.whole(entry["n_dims"], "n_dims", 1, checks.LARGEST["n_dims"])
     checks.labels(entry["conditions"], "conditions")
     return read_recipe(entry)
-
-
-def _seen(cells: Cells, names: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
-    """What a fit has seen at each time, by which it can tell later whether cells are still those."""
-    rows = [cells.rows(t) for t in cells.times.tolist()]
-    few = [r[np.linspace(0, len(r) - 1, _FEW).astype(int)] for r in rows]
-    return {
-        "n": np.array([len(r) for r in rows]),
-        "mean": np.stack([cells.x[r].mean(0) for r in rows]),
-        "sd": np.stack([cells.x[r].std(0) for r in rows]),
-        "names": np.stack([names[r] for r in few]).astype(str),
-        "coordinates": np.stack([cells.x[r] for r in few]),
-    }

@@ -22,6 +22,7 @@ from thalweg.flows.config import FitConfig
 from thalweg.flows.methods import Method
 from thalweg.flows.networks import FlowNet, make_net
 from thalweg.flows.time_axis import TimeAxis
+from thalweg.flows.turnover import packed_turnovers
 
 HEADER_LIMIT = 4 * 2**20  # bytes: about forty thousand tensors
 LARGEST = {"n_dims": 2**20, "width": 2**15, "depth": 2**8, "conditions": 2**14, "times": 2**16, "models": 2**10}
@@ -179,9 +180,12 @@ def populations(entry: Mapping[str, Any], n_conditions: int, n_dims: int) -> Non
     sizes = entry.get("population_sizes", {})
     if len(sizes):
         _positive(sizes["sizes"], "population_sizes", shape)
-    turnover = entry.get("turnover", {})
-    if not len(turnover):
-        return
+    for turnover in packed_turnovers(entry.get("turnover", {})):
+        _turnover(turnover, shape, set(np.asarray(entry["time"]["times"]).tolist()), n_dims)
+
+
+def _turnover(turnover: Mapping[str, Any], shape: tuple[int, int], known: set[float], n_dims: int) -> None:
+    """Check the turnover of a model."""
     columns = np.asarray(turnover["columns"])
     if columns.ndim != 1 or columns.dtype.kind not in "iu" or not set(columns.tolist()) <= set(range(n_dims)):
         raise InputError(f"the turnover must be in some of the {n_dims} coordinates, found {_short(columns)}.")
@@ -191,7 +195,6 @@ def populations(entry: Mapping[str, Any], n_conditions: int, n_dims: int) -> Non
     for name in ("lost", "arrived"):
         if not np.isin(numbers(turnover[name], name, (n,)), (0.0, 1.0)).all():
             raise InputError(f"{name} must be 0 or 1 for each state, found {_short(turnover[name])}.")
-    known = set(np.asarray(entry["time"]["times"]).tolist())
     of = np.asarray(turnover["condition"])
     if of.shape != (n,) or not set(of.tolist()) <= set(range(shape[0])):
         raise InputError(f"the turnover names conditions that the fit has not: {_short(of)}.")

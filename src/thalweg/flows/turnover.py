@@ -24,7 +24,7 @@ Totals are relative, one at each time, unless sizes or rates are given.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -44,6 +44,7 @@ PRICE = 10.0
 _ENTROPY = 0.5  # of the plan between states, in squared spreads
 _ALIKE = 0.005  # difference between the factors of growth that is not worth a word
 _VALUES = ("rate", "current", "lost", "arrived")  # of each state
+_OF_CELLS = ("rates", "lost", "arrived")
 
 
 @dataclass(frozen=True)
@@ -207,10 +208,24 @@ def _remark(t0: float, t1: float, before: States, after: States, found: _Exchang
         )  # fmt: skip
 
 
-def pack_turnover(turnover: Turnover | None) -> dict[str, Any]:
-    """As ``uns`` can hold it: a row for each state."""
-    if turnover is None:
+def mean_turnover(turnovers: Sequence[Turnover], cells: Cells, z: Tensor) -> Cells:
+    """The cells with the mean turnover of several models; as they are without a model. See `Turnover.of`."""
+    if not turnovers:
+        return cells
+    found = [one.of(cells, z) for one in turnovers]
+    return replace(cells, **{name: np.mean([getattr(one, name) for one in found], 0) for name in _OF_CELLS})
+
+
+def pack_turnovers(turnovers: Sequence[Turnover]) -> dict[str, Any]:
+    """As ``uns`` can hold them: a row for each state of the first model, and the same for ``others``."""
+    if not turnovers:
         return {}
+    packed = [_pack(one) for one in turnovers]
+    others = {str(i): one for i, one in enumerate(packed[1:], 1)}
+    return packed[0] | ({"others": others} if others else {})
+
+
+def _pack(turnover: Turnover) -> dict[str, Any]:
     keys = list(turnover.states)
     states = list(turnover.states.values())
     n = [len(s.weights) for s in states]
@@ -225,10 +240,17 @@ def pack_turnover(turnover: Turnover | None) -> dict[str, Any]:
     }
 
 
-def read_turnover(entry: Mapping[str, Any]) -> Turnover | None:
-    """What `pack_turnover` wrote, checked by `thalweg.flows.store_checks`."""
-    if not entry:
-        return None
+def read_turnovers(entry: Mapping[str, Any]) -> tuple[Turnover, ...]:
+    """What `pack_turnovers` wrote, checked by `thalweg.flows.store_checks`."""
+    return tuple(map(_read, packed_turnovers(entry)))
+
+
+def packed_turnovers(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The entries of the single models."""
+    return [entry, *entry.get("others", {}).values()] if entry else []
+
+
+def _read(entry: Mapping[str, Any]) -> Turnover:
     condition, time = np.asarray(entry["condition"]), np.asarray(entry["time"])
     states = {}
     values: dict[str, dict[tuple[int, float], Floats]] = {name: {} for name in _VALUES}

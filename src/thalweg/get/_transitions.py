@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
+from thalweg.data.fates import fate_interval
 from thalweg.data.times import obs_column
 from thalweg.data.transitions import read_transitions
 from thalweg.errors import InputError, MissingKeyError
@@ -124,7 +125,7 @@ def transition_df(
     return pd.DataFrame(shares, index=index, columns=columns)
 
 
-def fate_df(adata: AnnData, groupby: str, *, key: str | None = None) -> pd.DataFrame:
+def fate_df(adata: AnnData, groupby: str, *, level: float = 0.95, key: str | None = None) -> pd.DataFrame:
     """Fates of the cells, long.
 
     Parameters
@@ -133,19 +134,27 @@ def fate_df(adata: AnnData, groupby: str, *, key: str | None = None) -> pd.DataF
         Cells with what `thalweg.tl.fate` wrote.
     groupby
         Column of ``obs`` the fates are groups of.
+    level
+        Coverage of the intervals.
     key
         Key of ``obsm``; ``"fate_<groupby>"`` by default.
 
     Returns
     -------
     A row for each cell and terminal group: ``cell``, the time under its own name, ``group`` (category),
-    ``probability``, and of the cell ``fate`` (most probable group), ``confidence`` and ``se``.
+    ``probability``, its standard error ``se`` and the limits ``lower`` and ``upper`` of its interval, and of the cell
+    ``fate`` (most probable group) and ``confidence``. Intervals cover the truth at their level where the fates were
+    made with ``n_draws`` (eight, say); without them they are too narrow (:doc:`/guide/trust`).
 
     Raises
     ------
     MissingKeyError
         If there are no fates.
+    InputError
+        If ``level`` is not between 0 and 1.
     """
+    if not 0 < level < 1:
+        raise InputError(f"level must lie between 0 and 1, found {level!r}.")
     name = key or f"fate_{groupby}"
     if name not in adata.obsm or name not in adata.uns:
         found = ", ".join(map(repr, adata.obsm.keys())) or "none"
@@ -157,15 +166,21 @@ def fate_df(adata: AnnData, groupby: str, *, key: str | None = None) -> pd.DataF
     n, k = fates.shape
     time_key = str(adata.uns[name]["time_key"])
     cell = np.repeat(np.arange(n), k)
+    p = fates.to_numpy(dtype=np.float64).ravel()
+    errors = adata.obsm.get(f"{name}_se")  # none in results of earlier releases
+    error = np.full(n * k, np.nan) if errors is None else errors.to_numpy(dtype=np.float64).ravel()
+    lower, upper = fate_interval(p, error, level)
     return pd.DataFrame(
         {
             "cell": adata.obs_names.to_numpy()[cell],
             time_key: adata.obs[time_key].array[cell],
             "group": pd.Categorical.from_codes(np.tile(np.arange(k), n), groups),
-            "probability": fates.to_numpy(dtype=np.float64).ravel(),
+            "probability": p,
+            "se": error,
+            "lower": lower,
+            "upper": upper,
             "fate": adata.obs[name].array[cell],
             "confidence": adata.obs[f"{name}_confidence"].to_numpy()[cell],
-            "se": adata.obs[f"{name}_se"].to_numpy()[cell],
         }
     )
 

@@ -78,7 +78,7 @@ def fate(
     many = len(table.columns) if kind == "panels" else 1
     with canvas(ax, show, n=many * len(panels), columns=many if 1 < many <= 4 else None, height=2.2) as axes:
         if kind == "mixed":
-            tints, se = fate_colors(adata, groupby, list(table.columns)), long.groupby("cell", sort=False)["se"].first()
+            tints, se = fate_colors(adata, groupby, list(table.columns)), adata.obs[f"fate_{groupby}_se"]
             _mixed(axes, embedding.xy, list(panels.values()), table, tints, se.to_numpy() > _UNSURE)
             titles = list(panels)
         else:

@@ -7,6 +7,7 @@ is that of the deviations from the means of each stratum. With normal deviations
           \frac{z}{\sqrt{n - k - 2}}\Big)
 
 are the test of no correlation (Student's ``t``, ``n - k - 1`` degrees of freedom) and the interval of Fisher (1921).
+Where the fates have draws, the variance of ``artanh r`` over them is added to ``1 / (n - k - 2)``.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from numpy.typing import NDArray
 
 from thalweg._settings import logger
 from thalweg.data.expression import Columns, Floats, dense, expression_matrix, gene_columns
+from thalweg.data.fates import read_draws, read_fates
 from thalweg.data.times import TimeMap, obs_column, parse_times
 from thalweg.data.writing import writable
 from thalweg.errors import InputError
-from thalweg.tl._fates.reading import read_fates
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -53,7 +54,8 @@ def drivers(
     which merely changes with time drives nothing. p values are two-sided; q values are those of Benjamini & Hochberg
     (1995), over the genes of a fate.
 
-    Cells are taken as independent and the fates as given. Fates computed from the same genes make p values small by
+    Cells are taken as independent. The tests take the fates as given; the intervals contain how far draws of the cells
+    or models differ, where `fate` made draws. Fates computed from the same genes make p values small by
     themselves: rank genes by correlation, and read q as the noise of sampling cells, not as proof of a cause.
 
     Parameters
@@ -99,7 +101,7 @@ def drivers(
     """
     if not 0 < level < 1:
         raise InputError(f"level must lie between 0 and 1, found {level!r}.")
-    fates = _chosen(read_fates(adata, groupby), groups)
+    fates, draws = _chosen(read_fates(adata, groupby), groups, read_draws(adata, groupby))
     time = None if time_key is None else parse_times(adata, time_key, time_map)
     if until is not None and time is None:
         raise InputError(f"until={until:g} needs time_key, to know which cells were observed by then.")
@@ -115,8 +117,10 @@ def drivers(
             "correlate; raise until, or leave time_key or condition_key out."
         )
     columns = np.arange(adata.n_vars) if genes is None else gene_columns(adata, genes)
-    r = _correlate(expression_matrix(adata, layer), rows, columns, fates.to_numpy()[rows], strata)
-    table = _tests(r, freedom, level, [str(f) for f in fates.columns], adata.var_names[columns])
+    matrix = expression_matrix(adata, layer)
+    r = _correlate(matrix, rows, columns, fates.to_numpy()[rows], strata)
+    by_draw = [_correlate(matrix, rows, columns, one[rows], strata) for one in draws]
+    table = _tests(r, _differ(r, by_draw), freedom, level, [str(f) for f in fates.columns], adata.var_names[columns])
     constant = int(table["correlation"].isna().sum())
     out = writable(adata, copy)
     key = key_added or f"drivers_{groupby}"
@@ -129,14 +133,16 @@ def drivers(
     return out if copy else None
 
 
-def _chosen(fates: pd.DataFrame, groups: Sequence[str] | None) -> pd.DataFrame:
-    if groups is None:
-        return fates
-    by_name = {str(name): name for name in fates.columns}
-    unknown = [g for g in groups if str(g) not in by_name]
+def _chosen(
+    fates: pd.DataFrame, groups: Sequence[str] | None, draws: Floats | None
+) -> tuple[pd.DataFrame, list[Floats]]:
+    """The fates to test, and the same by each draw."""
+    by_name = {str(name): k for k, name in enumerate(fates.columns)}
+    unknown = [g for g in groups or () if str(g) not in by_name]
     if unknown:
         raise InputError(f"groups={unknown} are no fates; choose from {list(by_name)}.")
-    return fates[[by_name[str(g)] for g in groups]]
+    places = list(by_name.values()) if groups is None else [by_name[str(g)] for g in groups]
+    return fates.iloc[:, places], [] if draws is None else list(draws[:, :, places].swapaxes(0, 1))
 
 
 def _strata(parts: Sequence[NDArray[Any]], n: int) -> NDArray[np.intp]:
@@ -186,13 +192,22 @@ def _within(x: Floats, strata: NDArray[np.intp]) -> tuple[Floats, Floats]:
     return centred, np.sqrt(size)
 
 
-def _tests(r: Floats, freedom: int, level: float, fates: list[str], genes: pd.Index) -> pd.DataFrame:
-    """Intervals and tests; ``freedom`` is cells less strata."""
+def _differ(r: Floats, by_draw: Sequence[Floats]) -> Floats:
+    """Mean square difference of the correlations by each draw, on Fisher's scale; zero without draws."""
+    if not by_draw:
+        return np.zeros_like(r)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        away = np.arctanh(np.stack(by_draw)) - np.arctanh(r)
+    return np.nan_to_num(np.square(away).mean(0), nan=0.0, posinf=0.0)
+
+
+def _tests(r: Floats, differ: Floats, freedom: int, level: float, fates: list[str], genes: pd.Index) -> pd.DataFrame:
+    """Intervals and tests; ``freedom`` is cells less strata, ``differ`` the variance that comes with the fates."""
     from scipy import stats
 
     with np.errstate(divide="ignore"):
         p = 2 * stats.t.sf(np.abs(r) * np.sqrt((freedom - 1) / (1 - r**2)), freedom - 1)
-        centre, half = np.arctanh(r), stats.norm.ppf((1 + level) / 2) / np.sqrt(freedom - 2)
+        centre, half = np.arctanh(r), stats.norm.ppf((1 + level) / 2) * np.sqrt(1 / (freedom - 2) + differ)
     frames = []
     for k, fate in enumerate(fates):
         q = np.full(len(genes), np.nan)
@@ -200,7 +215,7 @@ def _tests(r: Floats, freedom: int, level: float, fates: list[str], genes: pd.In
         if tested.any():
             q[tested] = stats.false_discovery_control(p[tested, k], method="bh")
         frame = pd.DataFrame({"group": fate, "gene": genes.astype(str), "correlation": r[:, k]})
-        frame["lower"], frame["upper"] = np.tanh(centre[:, k] - half), np.tanh(centre[:, k] + half)
+        frame["lower"], frame["upper"] = np.tanh(centre[:, k] - half[:, k]), np.tanh(centre[:, k] + half[:, k])
         frame["p_value"], frame["q_value"] = p[:, k], q
         frames.append(frame.sort_values("correlation", ascending=False, kind="stable", na_position="last"))
     return pd.concat(frames, ignore_index=True)

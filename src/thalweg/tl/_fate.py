@@ -12,7 +12,7 @@ import pandas as pd
 from thalweg._random import Rng, resolve_rng
 from thalweg._settings import logger
 from thalweg.core.neighbours import check_neighbours
-from thalweg.data.cells import Cells, Floats, read_cells
+from thalweg.data.cells import Cells, Floats
 from thalweg.data.entries import find_fit
 from thalweg.data.times import obs_column
 from thalweg.data.writing import writable
@@ -22,8 +22,9 @@ from thalweg.flows.ensemble import members
 from thalweg.flows.running import Integrator, check_samples
 from thalweg.flows.store import Stored, load_fit
 from thalweg.tl._fates.deaths import died
-from thalweg.tl._fates.futures import Fates, Found, mean_of
+from thalweg.tl._fates.futures import Fates, Found, over_models, with_draws
 from thalweg.tl._fates.plans import PlanFates
+from thalweg.tl._stored.reading import cells_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -47,6 +48,7 @@ def fate(
     bandwidth: float | None = None,
     stochastic: bool | float | None = None,
     n_steps: int = 25,
+    n_draws: int | None = None,
     key_added: str | None = None,
     rng: Rng = None,
     random_state: Rng = None,
@@ -99,6 +101,11 @@ def fate(
     stochastic
         Run the SDE: True, a number that scales its noise (see `interpolate`), or False for the ODE. By default the SDE
         where the method has a score.
+    n_draws
+        Draws of the cells (Bayesian bootstrap, Rubin 1981) from which the plans are made again, for ``kind="plan"``:
+        how far fates depend on the cells that happened to be measured. Eight are enough for intervals; each takes as
+        long as the fates themselves. By default as many as the fit has models with ``resample=True``, else none. For
+        ``kind="flow"`` the models of the fit are the draws.
     key_added
         Key to write; ``"fate_<groupby>"`` by default.
     rng, random_state
@@ -119,9 +126,14 @@ def fate(
         The most probable group, with the colours of ``groupby`` in ``uns``.
     ``adata.obs[key_added + "_confidence"]`` : float
         One minus the entropy of the probabilities over that of equal ones: 1 is certain, 0 undecided.
+    ``adata.obsm[key_added + "_se"]`` : DataFrame, float64
+        Standard errors of the probabilities: from the scatter of the futures, from how far plans agree, and from the
+        draws of the cells or the models of a fit with ``n_models``. `thalweg.get.fate_df` has the intervals.
     ``adata.obs[key_added + "_se"]`` : float
-        Standard error of the probability of the most probable group, from the scatter of the futures, and from how far
-        plans, or the models of a fit with ``n_models``, agree.
+        That of the most probable group.
+    ``adata.obsm[key_added + "_draws"]`` : array, float32, shape ``(n_cells, n_draws, n_groups)``
+        The fates by each draw of the cells or each model, where there are several. `gene_trends` and `drivers` widen
+        their intervals by them.
     ``adata.uns[key_added]`` : dict
         What was done.
 
@@ -137,7 +149,9 @@ def fate(
     check_neighbours(n_neighbors, bandwidth)
     check_samples(n_samples)
     _check_kind(kind, stored)
-    cells, noise = stored.alive(read_cells(adata, stored.recipe)), make_noise(stored.process, stochastic, generator)
+    if n_draws is not None and (isinstance(n_draws, bool) or n_draws < 0):
+        raise InputError(f"n_draws must be a number of draws, 0 or more, found {n_draws!r}.")
+    cells, noise = stored.alive(cells_of(adata, stored)), make_noise(stored.process, stochastic, generator)
     column = obs_column(adata, groupby, "groupby")
     groups = _groups(column, cells, terminal, groupby)
     codes = pd.Categorical(column.astype(str).where(column.notna()), categories=groups).codes.astype(np.int64)
@@ -145,19 +159,16 @@ def fate(
     n_futures = n_samples if noise and not along_plans else 1
     ends = codes, len(groups), n_neighbors, bandwidth
     if along_plans:
-        found = PlanFates(stored.process, cells, *ends, stored.counted)()
+        n = (len(members(stored.flow)) if stored.resampled else 0) if n_draws is None else n_draws
+        found = with_draws(lambda c: PlanFates(stored.process, c, *ends, stored.counted)(), cells, n, generator)
     else:
         course = cells if stored.counted else replace(cells, rates=None, lost=None, arrived=None)
         carriers = [Carrier(flow, course, noise, Integrator(n_steps=n_steps)) for flow in members(stored.process)]
-        found = mean_of([Fates(c, n_futures, *ends)() for c in carriers])
+        found = over_models([Fates(c, n_futures, *ends)() for c in carriers])
     if include_died:
         found, groups = _with_died(found, groups, Carrier(stored.process, cells), n_neighbors, bandwidth)
     name, out = key_added or f"fate_{groupby}", writable(adata, copy)
-    best = found.p.argmax(1)
-    out.obsm[name] = pd.DataFrame(found.p, index=out.obs_names, columns=groups)
-    out.obs[name] = pd.Categorical.from_codes(best, groups)
-    out.obs[f"{name}_confidence"] = _confidence(found.p)
-    out.obs[f"{name}_se"] = found.error[np.arange(len(best)), best]
+    _write(out, name, found, groups)
     out.uns[name] = {
         "key": key,
         "method": stored.method.name,
@@ -172,6 +183,19 @@ def fate(
     _carry_colors(out, column, groupby, name, groups)
     logger.info("added obsm[%r], obs[%r]: fates among %s", name, name, ", ".join(groups))
     return out if copy else None
+
+
+def _write(out: AnnData, name: str, found: Found, groups: list[str]) -> None:
+    """The fates and how sure they are; draws of an earlier call go."""
+    best = found.p.argmax(1)
+    out.obsm[name] = pd.DataFrame(found.p, index=out.obs_names, columns=groups)
+    out.obsm[f"{name}_se"] = pd.DataFrame(found.error, index=out.obs_names, columns=groups)
+    out.obs[name] = pd.Categorical.from_codes(best, groups)
+    out.obs[f"{name}_confidence"] = _confidence(found.p)
+    out.obs[f"{name}_se"] = found.error[np.arange(len(best)), best]
+    out.obsm.pop(f"{name}_draws", None)
+    if found.draws is not None:
+        out.obsm[f"{name}_draws"] = found.draws.astype(np.float32)
 
 
 def _check_kind(kind: str | None, stored: Stored) -> None:
@@ -226,7 +250,11 @@ def _with_died(
     ends = died(carrier, n_neighbors, bandwidth)[:, None]
     p = np.concatenate([found.p * (1 - ends), ends], 1)
     error = np.concatenate([found.error * (1 - ends), np.zeros_like(ends)], 1)
-    return Found(p, error, found.bandwidth), [*groups, DIED]
+    draws = found.draws
+    if draws is not None:
+        died_in = np.broadcast_to(ends[:, None], (*draws.shape[:2], 1))
+        draws = np.concatenate([draws * (1 - died_in), died_in], 2)
+    return Found(p, error, found.bandwidth, draws), [*groups, DIED]
 
 
 def _confidence(p: Floats) -> Floats:

@@ -202,7 +202,7 @@ def fit(
         cells, chosen, axis, config, runs, device=place, sizes=sizes, description=chosen.name, resample=resample
     )
     out = writable(adata, copy)
-    out.uns[key_added] = pack(fitted, cells, adata.obs_names.to_numpy(), chosen, recipe, config, sizes)
+    out.uns[key_added] = pack(fitted, cells, adata.obs_names.to_numpy(), chosen, recipe, config, sizes, resample)
     logger.info("added uns[%r]: the fitted flow", key_added)
     if check and chosen.field != "noise":
         process = join([one.flow for one in fitted]).process

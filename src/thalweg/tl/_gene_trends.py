@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from thalweg._random import Rng, resolve_rng
 from thalweg.data.cells import read_weights
 from thalweg.data.expression import Floats, read_expression
+from thalweg.data.fates import read_draws, read_fates
 from thalweg.data.times import TimeMap, obs_column, parse_times
 from thalweg.errors import InputError
-from thalweg.tl._fates.reading import read_fates
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -64,7 +64,8 @@ def gene_trends(
     time_map
         Number for each label of ``obs[time_key]``.
     band
-        ``"mean"``: interval of the mean, by the Bayesian bootstrap over the cells of a time (Rubin 1981).
+        ``"mean"``: interval of the mean, by the Bayesian bootstrap over the cells of a time (Rubin 1981). Of a lineage
+        each draw takes one of the draws of the fates, where `fate` made them (``n_draws``, or models).
         ``"cells"``: quantiles of the cells themselves.
     level
         Coverage of the band.
@@ -99,16 +100,18 @@ def gene_trends(
     names = [genes] if isinstance(genes, str) else list(genes)
     tails = ((1 - level) / 2, (1 + level) / 2)
     frames = []
-    for group, share in _groups(adata, fate, groupby):
+    for group, share, draws in _groups(adata, fate, groupby):
         for t in np.unique(time):
             rows = np.flatnonzero((time == t) & (share > 0))
             if not len(rows):
                 continue
             w = weights[rows] * share[rows]
             w = w / w.sum()
-            edges = (
-                _quantiles(x[rows], w, tails) if band == "cells" else _bootstrap(x[rows], w, tails, n_draws, generator)
-            )
+            if band == "cells":
+                edges = _quantiles(x[rows], w, tails)
+            else:
+                options = w[None] if draws is None else weights[rows] * draws[:, rows]
+                edges = _bootstrap(x[rows], options, tails, n_draws, generator)
             columns = {"gene": names, "group": group, "time": float(t), "mean": w @ x[rows]}
             frames.append(
                 pd.DataFrame(columns | dict(zip(("lower", "upper"), edges, strict=True)) | {"n_effective": 1 / (w @ w)})
@@ -118,29 +121,34 @@ def gene_trends(
     return out.sort_values("gene", key=lambda g: g.map(order), kind="stable", ignore_index=True)
 
 
-def _groups(adata: AnnData, fate: str | None, groupby: str | None) -> Iterator[tuple[str, Floats]]:
-    """Names of the trends, and how much of each cell counts for it."""
+def _groups(adata: AnnData, fate: str | None, groupby: str | None) -> Iterator[tuple[str, Floats, Floats | None]]:
+    """Names of the trends, how much of each cell counts for it, and the same by each draw, shape ``(n_draws, n)``."""
     if fate is not None and groupby is not None:
         raise InputError(f"give fate={fate!r} (lineages) or groupby={groupby!r} (groups of cells), not both.")
     if fate is not None:
-        fates = read_fates(adata, fate)
-        yield from ((str(name), fates[name].to_numpy().clip(0)) for name in fates.columns)
+        fates, draws = read_fates(adata, fate), read_draws(adata, fate)
+        for k, name in enumerate(fates.columns):
+            yield str(name), fates[name].to_numpy().clip(0), None if draws is None else draws[:, :, k].T.clip(0)
     elif groupby is not None:
         column = obs_column(adata, groupby, "groupby").astype("category")
-        yield from ((str(g), (column == g).to_numpy(dtype=np.float64)) for g in column.cat.categories)
+        yield from ((str(g), (column == g).to_numpy(dtype=np.float64), None) for g in column.cat.categories)
     else:
-        yield "all", np.ones(adata.n_obs)
+        yield "all", np.ones(adata.n_obs), None
 
 
 def _bootstrap(
-    x: Floats, w: Floats, tails: tuple[float, float], n_draws: int, rng: np.random.Generator
+    x: Floats, options: Floats, tails: tuple[float, float], n_draws: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Quantiles of the weighted mean when each cell counts by an exponential number, shape ``(2, n_genes)``."""
-    block = max(1, _DRAWS_CELLS // len(w))
+    """Quantiles of the weighted mean when each cell counts by an exponential number, shape ``(2, n_genes)``.
+
+    ``options`` are weights of the cells, shape ``(n_options, n)``; each draw takes one of them.
+    """
+    block = max(1, _DRAWS_CELLS // len(x))
     means = []
     for start in range(0, n_draws, block):
-        draws = rng.standard_exponential((min(block, n_draws - start), len(w))) * w
-        means.append(draws @ x / draws.sum(1, keepdims=True))
+        n = min(block, n_draws - start)
+        draws = rng.standard_exponential((n, len(x))) * options[rng.integers(len(options), size=n)]
+        means.append(draws @ x / np.maximum(draws.sum(1, keepdims=True), np.finfo(float).tiny))
     return np.quantile(np.concatenate(means), tails, axis=0)
 
 

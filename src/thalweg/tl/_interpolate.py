@@ -9,7 +9,7 @@ import pandas as pd
 
 from thalweg._random import Rng, resolve_rng
 from thalweg._settings import logger
-from thalweg.data.cells import Cells, read_cells
+from thalweg.data.cells import Cells
 from thalweg.data.entries import find_fit
 from thalweg.errors import InputError
 from thalweg.flows.carry import Carrier, Cloud, make_noise
@@ -19,6 +19,7 @@ from thalweg.flows.population import total_size
 from thalweg.flows.prediction import Prediction, mean, sample
 from thalweg.flows.running import Integrator
 from thalweg.flows.store import Stored, load_fit
+from thalweg.tl._stored.reading import cells_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -108,7 +109,7 @@ def interpolate(
     flow = stored.process if stochastic or trained else stored.flow
     wanted = _prediction(prediction, stochastic, flow.has_score)
     flow.axis.check(time, extrapolate=extrapolate)
-    cells = stored.alive(read_cells(adata, stored.recipe))
+    cells = stored.alive(cells_of(adata, stored))
     _check_source(cells, source_time, bool(both_ends), stored.recipe.time_key)
     generator = resolve_rng(rng, random_state)
     implied = wanted == "sample" and flow.has_score

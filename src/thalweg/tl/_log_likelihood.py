@@ -9,7 +9,7 @@ import numpy as np
 
 from thalweg._random import Rng, resolve_rng, torch_generator
 from thalweg._settings import logger
-from thalweg.data.cells import Cells, Rows, read_cells
+from thalweg.data.cells import Cells, Rows
 from thalweg.data.entries import find_fit
 from thalweg.data.writing import writable
 from thalweg.errors import InputError
@@ -18,6 +18,7 @@ from thalweg.flows.flow import Floats, Flow, LogDensity
 from thalweg.flows.noise_flow import NoiseFlow
 from thalweg.flows.population import size
 from thalweg.flows.store import load_fit
+from thalweg.tl._stored.reading import cells_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -82,9 +83,9 @@ def log_likelihood(
         raise InputError(f"trace must be 'exact' or 'hutchinson', found {trace!r}.")
     stored = load_fit(find_fit(adata, key), key, device)
     flow, generator = stored.process, resolve_rng(rng)
-    grows = stored.turnover is not None
+    grows = bool(stored.turnovers)
     recipe = stored.recipe if grows else replace(stored.recipe, growth_key=None, death_key=None)
-    cells = stored.alive(read_cells(adata, recipe))
+    cells = stored.alive(cells_of(adata, stored, recipe))
     for t in cells.times.tolist():
         flow.axis.check(t, extrapolate=False)
     sources = _sources(flow, cells, stored.recipe.time_key, generator)

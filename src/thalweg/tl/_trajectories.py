@@ -13,13 +13,14 @@ from numpy.typing import ArrayLike, NDArray
 from thalweg._memory import check_memory
 from thalweg._random import Rng, resolve_rng
 from thalweg._settings import logger, settings
-from thalweg.data.cells import Cells, read_cells
+from thalweg.data.cells import Cells
 from thalweg.data.entries import find_fit
 from thalweg.data.selection import Selection, select_cells
 from thalweg.errors import InputError
 from thalweg.flows.carry import Carrier, make_noise
 from thalweg.flows.running import Integrator
 from thalweg.flows.store import Stored, load_fit
+from thalweg.tl._stored.reading import cells_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -107,7 +108,7 @@ def trajectories(
         raise InputError(f"n_samples={n_samples}: give 1, or more with stochastic=True; the ODE has one path per cell.")
     if direction not in ("forward", "backward", "both"):
         raise InputError(f"direction must be 'forward', 'backward' or 'both', found {direction!r}.")
-    course, grid = stored.alive(read_cells(adata, stored.recipe)), _grid(stored, times, n_times, extrapolate)
+    course, grid = stored.alive(cells_of(adata, stored)), _grid(stored, times, n_times, extrapolate)
     chosen = np.repeat(_chosen(adata, cells, course, direction, generator), n_samples)
     fix = "choose fewer cells or times"
     check_memory("the paths", len(chosen), (len(grid) + 1) * course.n_dims, 4, settings.max_memory, fix)

@@ -14,13 +14,14 @@ from thalweg._memory import check_memory
 from thalweg._random import Rng, resolve_rng
 from thalweg._settings import logger, settings
 from thalweg.core.neighbours import check_neighbours
-from thalweg.data.cells import Cells, Floats, read_cells
+from thalweg.data.cells import Cells, Floats
 from thalweg.data.entries import find_fit
 from thalweg.data.writing import writable
 from thalweg.errors import InputError
 from thalweg.flows.carry import Carrier, make_noise
 from thalweg.flows.running import Integrator, check_samples
 from thalweg.flows.store import fit_checksum, load_fit
+from thalweg.tl._stored.reading import cells_of
 from thalweg.tl._transitions.blocks import Block, FlowBlocks, plan_block
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def transition(
     check_neighbours(n_neighbors, bandwidth)
     check_samples(n_samples)
     stored, generator = load_fit(find_fit(adata, key), key, device), resolve_rng(rng, random_state)
-    cells, noise = stored.alive(read_cells(adata, stored.recipe)), make_noise(stored.process, stochastic, generator)
+    cells, noise = stored.alive(cells_of(adata, stored)), make_noise(stored.process, stochastic, generator)
     pairs, n_futures = _pairs(cells.times, t0, t1, stored.recipe.time_key), n_samples if noise else 1
     if kind == "flow":
         rows, per_row = sum(len(cells.rows(start)) for start, _ in pairs), min(top_k, n_neighbors * n_futures)

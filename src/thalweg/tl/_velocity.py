@@ -23,6 +23,7 @@ from thalweg.flows.drift import current, drift
 from thalweg.flows.ensemble import spread
 from thalweg.flows.store import Stored, load_fit
 from thalweg.tl._genes.gene_map import GeneMap, read_gene_map
+from thalweg.tl._stored.reading import cells_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -86,6 +87,10 @@ def velocity(
         Standard deviation of each component over the models.
     ``adata.obs["velocity_agreement"]`` : float, for fits with ``n_models``
         ``|v|^2 / (|v|^2 + |sd|^2)``: 1 where the models agree, one half where they differ by as much as the velocity.
+    ``adata.obs["growth_rate"]`` : float, for methods with births and deaths
+        Growth per unit of ``obs[time_key]``, relative to the mean unless sizes or rates were counted.
+    ``adata.obs["growth_rate_sd"]`` : float, for fits with ``resample=True``
+        Its standard deviation over the models.
     ``adata.obsm["velocity_<basis>"]`` : array, float32, with ``basis``
         One column for each of the embedding's; with ``"regression"`` in its units per unit of ``obs[time_key]``.
     ``adata.layers["velocity"]`` : array, float32, shape ``(n_cells, n_genes)``, with ``genes``
@@ -107,7 +112,7 @@ def velocity(
     stored = load_fit(find_fit(adata, key), key, device)
     rep, time_key = str(stored.recipe.use_rep), stored.recipe.time_key
     to_genes = None if genes is False else _gene_map(adata, rep, stored.flow.n_dims, genes, layer)
-    cells = read_cells(adata, stored.recipe.places)
+    cells = cells_of(adata, stored, stored.recipe.places)
     embedding = None if basis is None else read_embedding(adata, basis).key
     chosen = _kind(kind, stored)
     where = cells.x, cells.time, cells.labels(np.arange(len(cells.x)))
@@ -124,8 +129,11 @@ def velocity(
         logger.info("added obsm[%r], obs['velocity_agreement']: how far the models differ", f"{name}_sd")
     else:
         out.obs.drop(columns="velocity_agreement", errors="ignore", inplace=True)  # of an earlier fit
-    if stored.turnover is not None:
-        out.obs["growth_rate"] = stored.growth_now(read_cells(adata, stored.recipe))
+    out.obs.drop(columns="growth_rate_sd", errors="ignore", inplace=True)  # of an earlier fit
+    if stored.turnovers:
+        out.obs["growth_rate"], growth_sd = stored.growth_now(read_cells(adata, stored.recipe))
+        if growth_sd is not None:
+            out.obs["growth_rate_sd"] = growth_sd
         logger.info("added obs['growth_rate']: growth of the cells per unit of obs[%r]", time_key)
     if embedding is not None:
         y = read_representation(adata, embedding)

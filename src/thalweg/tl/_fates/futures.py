@@ -2,30 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from thalweg.core.neighbours import Neighbours
-from thalweg.data.cells import Floats, Rows
+from thalweg.data.cells import Cells, Floats, Rows
 from thalweg.errors import InputError
 from thalweg.flows.carry import Carrier
 
 
 @dataclass(frozen=True)
 class Found:
-    """Fates, shape ``(n, n_groups)``, their standard errors, and the mean bandwidth at the ends."""
+    """What was found of all cells.
+
+    Attributes
+    ----------
+    p, error
+        Fates and their standard errors, shape ``(n, n_groups)``.
+    bandwidth
+        Mean over the ends.
+    draws
+        Fates by each draw of the cells or each model, shape ``(n, n_draws, n_groups)``; None without.
+    """
 
     p: Floats
     error: Floats
     bandwidth: float
+    draws: Floats | None = None
 
 
 def mean_of(found: Sequence[Found]) -> Found:
     """The mean of fates found in several ways; their spread is part of the standard error."""
     p, error = (np.stack([getattr(one, name) for one in found]) for name in ("p", "error"))
     return Found(p.mean(0), np.sqrt((error**2).mean(0) + p.var(0)), float(np.mean([one.bandwidth for one in found])))
+
+
+def over_models(found: Sequence[Found]) -> Found:
+    """The mean of the fates by several models, each of which is a draw."""
+    mean = mean_of(found)
+    return mean if len(found) == 1 else replace(mean, draws=np.stack([one.p for one in found], 1))
+
+
+def with_draws(make: Callable[[Cells], Found], cells: Cells, n: int, rng: np.random.Generator) -> Found:
+    """Fates by all cells; how far draws of the cells differ is part of the standard error.
+
+    A draw gives each cell an exponential weight, so that all cells keep their place (the Bayesian bootstrap).
+    """
+    whole = make(cells)
+    if not n:
+        return whole
+    weights = [cells.weights * rng.standard_exponential(len(cells.x)) for _ in range(n)]
+    draws = np.stack([make(replace(cells, weights=w)).p for w in weights], 1)
+    spread = np.square(draws - whole.p[:, None]).mean(1)
+    return replace(whole, error=np.sqrt(whole.error**2 + spread), draws=draws)
 
 
 @dataclass(frozen=True)

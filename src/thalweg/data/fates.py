@@ -1,0 +1,79 @@
+"""Fate probabilities in an AnnData, as those who use them read them, and their intervals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from thalweg.errors import InputError, MissingKeyError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+Floats = NDArray[np.float64]
+UNKNOWN = 0.02
+"""Variance that no draw of the cells shows, as a share of ``p (1 - p)``: as if ``p`` were a share among 50 cells."""
+_EDGE = 1e-4  # a beta distribution has its mean inside
+
+
+def read_fates(adata: AnnData, groupby: str) -> pd.DataFrame:
+    """``obsm["fate_<groupby>"]`` as a float64 DataFrame, a column for each terminal group.
+
+    Raises
+    ------
+    MissingKeyError
+        If there is none.
+    InputError
+        If it is no DataFrame, or a probability is not finite or lies outside 0 to 1.
+    """
+    key = f"fate_{groupby}"
+    if key not in adata.obsm:
+        found = ", ".join(map(repr, adata.obsm.keys())) or "none"
+        raise MissingKeyError(
+            f"obsm[{key!r}] does not exist; obsm keys that exist: {found}. Run tw.tl.fate(adata, {groupby!r}) first."
+        )
+    fates = adata.obsm[key]
+    if not isinstance(fates, pd.DataFrame):
+        raise InputError(
+            f"obsm[{key!r}] must be a DataFrame with a column for each fate, found {type(fates).__name__}."
+        )
+    fates = fates.astype(np.float64)
+    bad = ~fates.apply(lambda p: p.between(-1e-6, 1 + 1e-6)).to_numpy()  # false for NaN
+    if bad.any():
+        raise InputError(
+            f"obsm[{key!r}] must hold probabilities from 0 to 1; {int(bad.any(1).sum())} of {len(bad)} cells have "
+            "others (or NaN). Leave those cells out."
+        )
+    return fates
+
+
+def read_draws(adata: AnnData, groupby: str) -> Floats | None:
+    """Fates by each draw of the cells or each model, shape ``(n_cells, n_draws, n_groups)``; None without draws."""
+    draws = adata.obsm.get(f"fate_{groupby}_draws")
+    return None if draws is None else np.asarray(draws, dtype=np.float64)
+
+
+def fate_interval(p: Floats, error: Floats, level: float) -> tuple[Floats, Floats]:
+    r"""Lower and upper limits of probabilities, by a beta distribution of their mean and variance.
+
+    The variance is that of the standard error and a share of :math:`p (1 - p)` for what all draws have in common. That
+    share, 0.02, was fixed on simulated courses whose fates are known (`thalweg.data.fates.UNKNOWN`).
+
+    Parameters
+    ----------
+    p, error
+        Probabilities and their standard errors, of one shape.
+    level
+        Coverage, between 0 and 1.
+    """
+    from scipy.stats import beta
+
+    mean = np.clip(p, _EDGE, 1 - _EDGE)
+    widest = mean * (1 - mean)
+    variance = np.clip(error**2 + UNKNOWN * widest, 1e-10, 0.98 * widest)
+    size = widest / variance - 1
+    low, high = (np.asarray(beta.ppf(q, mean * size, (1 - mean) * size)) for q in ((1 - level) / 2, (1 + level) / 2))
+    return np.minimum(low, p), np.maximum(high, p)

@@ -1,0 +1,143 @@
+"""Intervals of fates, and what follows from draws of them: closed forms, and draws that differ by design."""
+
+from __future__ import annotations
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from scipy import stats
+
+import thalweg as tw
+from thalweg.data.fates import UNKNOWN, fate_interval
+from thalweg.errors import InputError
+
+SHORT = tw.tl.FitConfig(max_steps=30, width=8, depth=1, validate_every=10)
+
+
+def forked(n=60, seed=0):
+    """Cells that start together and end above or below."""
+    rng = np.random.default_rng(seed)
+    side = np.where(rng.random(n) < 0.5, 1.0, -1.0)
+    x = [np.c_[np.full(n, t), t * side] + rng.normal(0, 0.3, (n, 2)) for t in (0.0, 1.0, 2.0)]
+    labels = np.tile(np.where(side > 0, "A", "B"), 3)
+    obs = pd.DataFrame({"time": np.repeat([0.0, 1.0, 2.0], n), "type": pd.Categorical(labels)})
+    obs.index = [f"c{i}" for i in range(3 * n)]
+    return AnnData(obs=obs, obsm={"X_pca": np.concatenate(x)})
+
+
+@pytest.fixture(scope="module")
+def fork():
+    adata = forked()
+    tw.tl.fit(adata, "time", rng=0, config=SHORT, check=False)
+    return adata
+
+
+def test_an_interval_of_variance_one_twelfth_is_that_of_the_uniform_law():
+    error = np.sqrt(1 / 12 - UNKNOWN / 4)
+    for level in (0.5, 0.8, 0.95):
+        low, high = fate_interval(np.array([0.5]), np.array([error]), level)
+        assert low[0] == pytest.approx((1 - level) / 2, abs=1e-9)
+        assert high[0] == pytest.approx((1 + level) / 2, abs=1e-9)
+
+
+def test_intervals_lie_within_zero_and_one_hold_their_mean_and_grow_with_error_and_level():
+    p = np.linspace(0, 1, 41)
+    before = np.zeros_like(p)
+    for error in (0.0, 0.05, 0.2):
+        low, high = fate_interval(p, np.full_like(p, error), 0.8)
+        assert (low >= 0).all()
+        assert (high <= 1).all()
+        assert (low <= p).all()
+        assert (p <= high).all()
+        assert (high - low >= before - 1e-9)[8:33].all()
+        wide = fate_interval(p, np.full_like(p, error), 0.95)
+        assert (wide[1] - wide[0] >= high - low).all()
+        before = high - low
+
+
+def test_draws_change_no_fate_and_are_part_of_its_error(fork):
+    plain = tw.tl.fate(fork, "type", copy=True)
+    drawn = tw.tl.fate(fork, "type", n_draws=6, rng=0, copy=True)
+    pd.testing.assert_frame_equal(plain.obsm["fate_type"], drawn.obsm["fate_type"])
+    draws = drawn.obsm["fate_type_draws"]
+    assert draws.shape == (180, 6, 2)
+    np.testing.assert_allclose(draws.sum(2), 1, atol=1e-5)
+    spread = np.square(draws - plain.obsm["fate_type"].to_numpy()[:, None]).mean(1)
+    expected = np.sqrt(plain.obsm["fate_type_se"] ** 2 + spread)
+    np.testing.assert_allclose(drawn.obsm["fate_type_se"], expected, atol=1e-6)
+    first = (fork.obs["time"] == 0).to_numpy()
+    assert spread[first].mean() > 1e-4
+    assert "fate_type_draws" not in plain.obsm
+    again = tw.tl.fate(drawn, "type", copy=True)
+    assert "fate_type_draws" not in again.obsm  # those of another call would lie
+
+
+def test_intervals_of_the_table(fork):
+    fork = tw.tl.fate(fork, "type", n_draws=4, rng=0, copy=True)
+    table = tw.get.fate_df(fork, "type", level=0.8)
+    low, high = fate_interval(table["probability"].to_numpy(), table["se"].to_numpy(), 0.8)
+    np.testing.assert_array_equal(table["lower"], low)
+    np.testing.assert_array_equal(table["upper"], high)
+    del fork.obsm["fate_type_se"]  # as in files of earlier releases
+    assert tw.get.fate_df(fork, "type")["lower"].isna().all()
+    for level in (0, 1, 1.5):
+        with pytest.raises(InputError, match="level must lie between 0 and 1"):
+            tw.get.fate_df(fork, "type", level=level)
+    for n in (-1, True):
+        with pytest.raises(InputError, match="n_draws must be a number of draws"):
+            tw.tl.fate(fork, "type", n_draws=n)
+
+
+def test_models_of_other_cells_are_draws_and_give_growth_an_error(tmp_path):
+    adata = forked()
+    tw.tl.fit(adata, "time", n_models=3, resample=True, rng=0, config=SHORT, check=False)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    back = anndata.read_h5ad(tmp_path / "a.h5ad")
+    for one in (adata, back):
+        tw.tl.velocity(one)
+        tw.tl.fate(one, "type", rng=0)
+    assert adata.obsm["fate_type_draws"].shape == (180, 3, 2)
+    assert (adata.obs["growth_rate_sd"] > 0).any()
+    np.testing.assert_allclose(adata.obs["growth_rate_sd"], back.obs["growth_rate_sd"])
+    np.testing.assert_allclose(adata.obsm["fate_type_draws"], back.obsm["fate_type_draws"])
+    tw.tl.fit(adata, "time", n_models=2, rng=0, config=SHORT, check=False)
+    tw.tl.velocity(adata)
+    assert "growth_rate_sd" not in adata.obs  # models of the same cells have the same growth
+
+
+def with_draws(shift: float, seed=0) -> AnnData:
+    """A gene that is one in half of the cells; two draws of the fates lean to these and to the others."""
+    rng = np.random.default_rng(seed)
+    n = 400
+    x = np.repeat([0.0, 1.0], n // 2)[:, None] + rng.normal(0, 0.1, (n, 1))
+    p = np.full(n, 0.5)
+    lean = np.where(np.arange(n) < n // 2, -shift, shift)
+    draws = np.stack([p + lean, p - lean], 1)
+    obs = pd.DataFrame({"time": np.zeros(n)}, index=map(str, range(n)))
+    adata = AnnData(x, obs=obs, var=pd.DataFrame(index=["gene"]))
+    adata.obsm["fate_type"] = pd.DataFrame({"A": p, "B": 1 - p}, index=obs.index)
+    adata.obsm["fate_type_draws"] = np.stack([draws, 1 - draws], 2).astype(np.float32)
+    return adata
+
+
+def test_trends_hold_the_draws_of_the_fates():
+    narrow = tw.tl.gene_trends(with_draws(0.0), "gene", "time", fate="type").iloc[0]
+    wide = tw.tl.gene_trends(with_draws(0.3), "gene", "time", fate="type").iloc[0]
+    assert wide["mean"] == pytest.approx(narrow["mean"])
+    assert narrow["upper"] - narrow["lower"] < 0.12
+    assert wide["lower"] < 0.25 < 0.75 < wide["upper"]  # the draws have the means .2 and .8
+
+
+def test_intervals_of_drivers_hold_the_draws_of_the_fates():
+    """With draws at r and -r around zero the variance on Fisher's scale is artanh(r)^2."""
+    adata = with_draws(0.3)
+    adata.obsm["fate_type"]["A"] += np.random.default_rng(1).normal(0, 0.01, 400)
+    tw.tl.drivers(adata, "type", groups=["A"])
+    found = tw.get.drivers_df(adata, "type").iloc[0]
+    r = [np.corrcoef(adata.X[:, 0], draw)[0, 1] for draw in adata.obsm["fate_type_draws"][:, :, 0].T]
+    away = np.mean((np.arctanh(r) - np.arctanh(found["correlation"])) ** 2)
+    half = stats.norm.ppf(0.975) * np.sqrt(1 / (400 - 3) + away)
+    assert found["upper"] == pytest.approx(np.tanh(np.arctanh(found["correlation"]) + half))
+    assert found["lower"] == pytest.approx(np.tanh(np.arctanh(found["correlation"]) - half))
