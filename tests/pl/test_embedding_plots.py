@@ -75,6 +75,29 @@ def test_arrows_are_the_velocities_of_the_cells(cells):
     assert len(np.unique(squares, axis=0)) == len(at) > 60  # one in each square of the grid
 
 
+def test_an_arrow_is_the_way_of_a_duration_the_same_in_all_panels(cells):
+    axes = tw.pl.velocity(cells, kind="grid", condition_key="condition", duration=0.25)
+    for ax in axes:
+        (quiver,) = [c for c in ax.collections if isinstance(c, Quiver)]
+        assert quiver.scale == pytest.approx(4)
+        assert (quiver.angles, quiver.scale_units) == ("xy", "xy")
+    assert [t.get_text() for t in axes[-1].texts][-1] == "arrows: the way in 0.25 of time"
+    scales = {
+        c.scale
+        for ax in tw.pl.velocity(cells, kind="grid", condition_key="condition")
+        for c in ax.collections
+        if isinstance(c, Quiver)
+    }
+    assert len(scales) == 1
+    slow = cells.copy()
+    slow.obsm["velocity_X_pca"] = slow.obsm["velocity_X_pca"] / 10
+    (quiver,) = [c for c in tw.pl.velocity(slow, kind="grid").collections if isinstance(c, Quiver)]
+    assert 1 / quiver.scale == pytest.approx(10 / scales.pop(), rel=0.01)
+    for duration in (0, -1, np.nan, np.inf):
+        with pytest.raises(InputError, match="duration must be a positive time"):
+            tw.pl.velocity(cells, duration=duration)
+
+
 def test_grid_arrows_turn_with_the_field_and_stay_among_the_cells(cells):
     ax = tw.pl.velocity(cells, kind="grid")
     (quiver,) = [c for c in ax.collections if isinstance(c, Quiver)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.collections import PathCollection
+from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
@@ -37,6 +37,23 @@ def test_floor_is_a_band_from_its_lowest_to_its_highest(scores):
     without = tw.pl.leave_one_out(scores[scores["method"] != "floor"])
     assert not without.patches
     assert "floor" not in {t.get_text() for t in without.texts}
+
+
+def test_shares_are_drawn_with_their_intervals(scores):
+    scores = scores[scores["method"] == "otcfm"].copy()
+    scores["share"] = np.linspace(-0.1, 0.8, len(scores))
+    scores["share_low"], scores["share_high"] = scores["share"] - 0.2, scores["share"] + 0.1
+    limits = scores.groupby("time")[["share_low", "share_high"]].mean().to_numpy()
+    ax = tw.pl.leave_one_out(scores, metric="share", kind="times")
+    (line,) = ax.containers
+    drawn = [np.asarray(w, dtype=float)[:, 1] for w in line.lines[2][0].get_segments()]
+    np.testing.assert_allclose(drawn, limits)
+    ax = tw.pl.leave_one_out(scores, metric="share")
+    lines = [c.get_segments()[0] for c in ax.collections if isinstance(c, LineCollection)]
+    drawn = np.array([np.sort(s[:, 0]) for s in lines if s[0, 1] == s[1, 1]])
+    np.testing.assert_allclose(drawn, limits)
+    with pytest.raises(InputError, match="share_low"):
+        tw.pl.leave_one_out(scores.drop(columns="share_low"), metric="share")
 
 
 def test_lines_by_time_are_means_over_seeds(scores):

@@ -47,7 +47,7 @@ def leave_one_out(
     kind
         ``"methods"``: a row for each method, best first; a dot is one seed at one held-out time, the bar and the number
         are the mean. ``"times"``: the mean over seeds of each method against the held-out time, with whiskers from the
-        lowest to the highest seed.
+        lowest to the highest seed. A share has its 95 % interval in both.
     ax
         Axes to draw on; a new figure by default.
     show
@@ -67,7 +67,8 @@ def leave_one_out(
     """
     if not isinstance(scores, pd.DataFrame):
         raise InputError(f"scores must be the table of tw.tl.leave_one_out, found {type(scores).__name__}.")
-    absent = {"method", "time", metric} - set(scores.columns)
+    needed = {"method", "time", metric} | ({"share_low", "share_high"} if metric == "share" else set())
+    absent = needed - set(scores.columns)
     if absent:
         raise InputError(
             f"scores lacks the columns {sorted(absent)}, it has {list(scores.columns)}; "
@@ -112,6 +113,9 @@ def _by_method(axes: Axes, data: pd.DataFrame, floor: pd.Series, metric: str, me
         for lane, (time, color) in zip(lanes, colors.items(), strict=True):
             x = data.loc[(data["method"] == name) & (data["time"] == time), metric]
             axes.scatter(x, np.full(len(x), row + lane), s=0.3 * small() ** 2, color=color, linewidths=0, zorder=3)
+            if metric == "share":
+                low, high = _limits(data[(data["method"] == name) & (data["time"] == time)]).iloc[0]
+                axes.hlines(row + lane, low, high, color=color, lw=0.7, zorder=2)
     axes.set_yticks(range(len(mean)), list(mean.index))
     for label in axes.get_yticklabels():
         label.set_color(DARK if label.get_text() in REFERENCES else "black")
@@ -138,17 +142,25 @@ def _by_time(axes: Axes, data: pd.DataFrame, floor: pd.DataFrame, metric: str, m
     for name in mean.index:
         seeds = data[data["method"] == name].groupby("time")[metric].agg(["mean", "min", "max"]).reindex(times)
         color, dash = colors.get(name, DARK), {"copy-previous": ":", "ot-midpoint": "--"}.get(name, "-")
+        if metric == "share":
+            seeds[["min", "max"]] = _limits(data[data["method"] == name]).reindex(times).to_numpy()
         whisker = np.stack([seeds["mean"] - seeds["min"], seeds["max"] - seeds["mean"]])
         axes.errorbar(
             times, seeds["mean"], whisker, color=color, ls=dash, marker="o", ms=2.5, lw=1, elinewidth=0.8, label=name
         )
         last = seeds["mean"].dropna()
         ends.append((float(last.iloc[-1]), float(last.index[-1]), name, color))
-    axes.set_ylim(bottom=0)
+    if metric != "share":  # which may be negative
+        axes.set_ylim(bottom=0)
     _name_ends(axes, ends, len(floor) > 0, times[-1])
     if len(times) <= 10:
         axes.set_xticks(times, [f"{t:g}" for t in times])
     axes.set(xlabel="held-out time", ylabel=LABELS.get(metric, metric))
+
+
+def _limits(rows: pd.DataFrame) -> pd.DataFrame:
+    """Limits of the share at each time, means over seeds."""
+    return rows.groupby("time")[["share_low", "share_high"]].mean()
 
 
 def _name_ends(axes: Axes, ends: list[tuple[float, float, str, str]], floor: bool, last: float) -> None:

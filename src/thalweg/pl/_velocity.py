@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from thalweg.data.embedding import read_embedding, read_velocity
 from thalweg.errors import InputError
 from thalweg.get import velocity_grid
-from thalweg.pl._canvas import canvas, one_or_all
+from thalweg.pl._canvas import DARK, canvas, one_or_all, small
 from thalweg.pl._cells import background, frame, limits, paint, split
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def velocity(
     bandwidth: float = 0.03,
     min_cells: float = 2.0,
     density: float = 1.2,
+    duration: float | None = None,
     min_agreement: float = 0.5,
     condition_key: str | None = None,
     ax: Axes | Sequence[Axes] | None = None,
@@ -66,6 +67,10 @@ def velocity(
         cells below which nothing is drawn.
     density
         Of the streamlines.
+    duration
+        An arrow is the way of a cell in this time, in units of the time of the fit. It is written below the arrows and
+        the same in all panels, so that figures with one duration can be compared. By default a round number by which
+        all but the longest twentieth are shorter than two squares of the grid.
     min_agreement
         Of fits with several models: nothing is drawn where their mean agreement, ``obs["velocity_agreement"]`` of
         `thalweg.tl.velocity`, is lower. At one half they differ by as much as the velocity.
@@ -76,8 +81,8 @@ def velocity(
 
     Returns
     -------
-    The axes (a list with several panels). Arrows point along the velocity in the units of the axes; the longest
-    twentieth apart, they are shorter than two squares of the grid.
+    The axes (a list with several panels). Arrows point along the velocity in the units of the axes. Lengths of arrows
+    are absolute; streamlines show directions, and speed relative to the fastest alone.
 
     Raises
     ------
@@ -88,6 +93,8 @@ def velocity(
     """
     if kind not in _NODES:
         raise InputError(f"kind must be one of {list(_NODES)}, found {kind!r}.")
+    if duration is not None and not (np.isfinite(duration) and duration > 0):
+        raise InputError(f"duration must be a positive time, found {duration!r}.")
     embedding = read_embedding(adata, basis, components)
     v = read_velocity(adata, embedding, velocity_key)
     panels, nodes = split(adata, condition_key), n_grid or _NODES[kind]
@@ -97,6 +104,17 @@ def velocity(
             adata, embedding.key, components=components, velocity_key=velocity_key, n_grid=nodes, bandwidth=bandwidth,
             min_cells=min_cells, condition_key=condition_key,
         )  # fmt: skip
+    arrows = {}
+    for name, mask in panels.items():
+        if table is None:
+            found = _of_cells(adata, embedding.xy, v, _even(embedding.xy, np.flatnonzero(mask), nodes))
+        else:
+            found = (table if condition_key is None else table[table["condition"] == name]).copy()
+        if "agreement" in found:
+            found.loc[found["agreement"] < min_agreement, ["u", "v"]] = np.nan
+        arrows[name] = found
+    if kind != "stream" and duration is None:
+        duration = _duration(pd.concat(arrows.values()), np.ptp(embedding.xy, axis=0) / (nodes - 1))
     with canvas(ax, show, n=len(panels)) as axes:
         if color is None:
             for panel in axes:
@@ -104,21 +122,14 @@ def velocity(
         else:
             paint(axes, adata, embedding.xy, list(panels.values()), color)
         limits(axes, embedding.xy)
-        for panel, (name, mask) in zip(axes, panels.items(), strict=True):
-            if table is None:
-                cells = _even(embedding.xy, np.flatnonzero(mask), nodes)
-                arrows = pd.DataFrame(np.hstack([embedding.xy[cells], v[cells]]), columns=["x", "y", "u", "v"])
-                if "velocity_agreement" in adata.obs:
-                    arrows["agreement"] = adata.obs["velocity_agreement"].to_numpy()[cells]
+        for panel, found in zip(axes, arrows.values(), strict=True):
+            if duration is None or kind == "stream":
+                _stream(panel, found, nodes, density)
             else:
-                arrows = (table if condition_key is None else table[table["condition"] == name]).copy()
-            if "agreement" in arrows:
-                arrows.loc[arrows["agreement"] < min_agreement, ["u", "v"]] = np.nan
-            if kind == "stream":
-                _stream(panel, arrows, nodes, density)
-            else:
-                _arrows(panel, arrows.dropna(), np.ptp(embedding.xy, axis=0) / (nodes - 1))
+                _arrows(panel, found.dropna(), duration)
         frame(axes, embedding, list(panels))
+        if duration is not None and kind != "stream":
+            _say(axes[-1], duration)
     return one_or_all(axes)
 
 
@@ -135,14 +146,37 @@ def _stream(axes: Axes, table: pd.DataFrame, nodes: int, density: float) -> None
     )
 
 
-def _arrows(axes: Axes, table: pd.DataFrame, square: Floats) -> None:
-    if not len(table):
-        return
-    lengths = (table[["u", "v"]].abs() / square).max(axis=1)
-    longest = float(np.quantile(lengths, 0.95)) or 1.0
+def _of_cells(adata: AnnData, xy: Floats, v: Floats, cells: NDArray[np.intp]) -> pd.DataFrame:
+    """Arrows of single cells, with how far models agree on them where there are several."""
+    out = pd.DataFrame(np.hstack([xy[cells], v[cells]]), columns=["x", "y", "u", "v"])
+    if "velocity_agreement" in adata.obs:
+        out["agreement"] = adata.obs["velocity_agreement"].to_numpy()[cells]
+    return out
+
+
+def _duration(arrows: pd.DataFrame, square: Floats) -> float:
+    """The time in which the longest twentieth go one and a half squares, rounded down to one figure."""
+    lengths = (arrows[["u", "v"]].dropna().abs() / square).max(axis=1)
+    longest = float(np.quantile(lengths, 0.95)) if len(lengths) else 0.0
+    if not longest:
+        return 1.0
+    time = 1.6 / longest
+    unit = 10.0 ** np.floor(np.log10(time))
+    return float(np.floor(time / unit) * unit)
+
+
+def _arrows(axes: Axes, table: pd.DataFrame, duration: float) -> None:
     axes.quiver(
-        table["x"], table["y"], table["u"], table["v"], angles="xy", scale_units="xy", scale=longest / 1.6,
+        table["x"], table["y"], table["u"], table["v"], angles="xy", scale_units="xy", scale=1 / duration,
         width=0.0035, headwidth=3.5, headlength=4, headaxislength=3.5, color=_INK, zorder=2,
+    )  # fmt: skip
+
+
+def _say(axes: Axes, duration: float) -> None:
+    """Write below the axes what the length of an arrow is."""
+    axes.annotate(
+        f"arrows: the way in {duration:g} of time", (1, 0), xytext=(0, -2 * small()), xycoords="axes fraction",
+        textcoords="offset points", ha="right", va="top", fontsize=small(), color=DARK,
     )  # fmt: skip
 
 
