@@ -49,6 +49,8 @@ class Cells:
         Share of each cell that dies before the next time without moving, shape ``(n,)``; None where none does.
     arrived
         Share of each cell that has no ancestor at the time before, shape ``(n,)``; None where all have one.
+    replicate
+        Number of the replicate of each cell, shape ``(n,)``; None where replicates were not named.
     """
 
     x: Floats
@@ -61,6 +63,7 @@ class Cells:
     deaths: Floats | None = None
     lost: Floats | None = None
     arrived: Floats | None = None
+    replicate: Rows | None = None
 
     @cached_property
     def times(self) -> Floats:
@@ -108,14 +111,25 @@ class Cells:
 
     def take(self, rows: Rows | NDArray[np.bool_]) -> Cells:
         """Some of the cells, by rows or by a mask."""
-        columns = ("x", "time", "weights", "condition", "rates", "deaths", "lost", "arrived")
+        columns = ("x", "time", "weights", "condition", "rates", "deaths", "lost", "arrived", "replicate")
         kept = {name: getattr(self, name)[rows] for name in columns if getattr(self, name) is not None}
         return replace(self, **kept)
 
     def resampled(self, rng: np.random.Generator) -> Cells:
-        """As many cells of each time and condition, drawn from them with replacement (the bootstrap)."""
+        """Cells of each time and condition, drawn from them with replacement (the bootstrap).
+
+        Where a population has several replicates, whole replicates are drawn; else cells, as many as there are.
+        """
         groups = [self.rows(t, c) for c in self.strata for t in self.times_of(c).tolist()]
-        return self.take(np.sort(np.concatenate([rng.choice(rows, len(rows)) for rows in groups])))
+        return self.take(np.sort(np.concatenate([self._drawn(rows, rng) for rows in groups])))
+
+    def _drawn(self, rows: Rows, rng: np.random.Generator) -> Rows:
+        """A bootstrap sample of the cells of one population."""
+        names = [] if self.replicate is None else np.unique(self.replicate[rows]).tolist()
+        if self.replicate is None or len(names) < 2:
+            return rng.choice(rows, len(rows))
+        of = self.replicate[rows]
+        return np.concatenate([rows[of == name] for name in rng.choice(names, len(names))])
 
     def without(self, time: float) -> Cells:
         """The cells as if ``time`` had never been observed."""
@@ -151,7 +165,8 @@ def read_cells(adata: AnnData, recipe: Recipe, *, remark: bool = False) -> Cells
     deaths = None if recipe.death_key is None else read_deaths(adata, recipe, time, condition)
     if rates is not None and deaths is not None:
         rates = rates - deaths
-    return Cells(x, time, weights, condition, conditions, rep, rates, deaths)
+    replicate = None if recipe.replicate_key is None else _read_replicates(adata, recipe.replicate_key)
+    return Cells(x, time, weights, condition, conditions, rep, rates, deaths, replicate=replicate)
 
 
 def read_course(adata: AnnData, recipe: Recipe) -> Cells:
@@ -280,3 +295,14 @@ def _read_conditions(adata: AnnData, recipe: Recipe) -> tuple[Rows, tuple[str, .
         raise InputError(f"obs[{key!r}] holds {unknown}, unknown to the fit; it knows {list(known)}.")
     numbers = np.array([known.index(name) for name in found], dtype=np.int64)
     return numbers[codes], known
+
+
+def _read_replicates(adata: AnnData, key: str) -> Rows:
+    column = obs_column(adata, key, "replicate_key")
+    if column.isna().any():
+        raise InputError(
+            f"obs[{key!r}] has {int(column.isna().sum())} missing values; every cell needs a replicate. Leave those "
+            "cells out, or give them a name of their own."
+        )
+    codes: Rows = pd.factorize(column.astype(str), sort=True)[0].astype(np.int64)
+    return codes

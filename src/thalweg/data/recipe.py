@@ -38,6 +38,8 @@ class Recipe:
         Columns of ``obs``; None where there is none.
     conditions
         Names of the conditions in the order of their numbers; empty takes those that are found.
+    replicate_key
+        Column of ``obs`` with the replicate of each cell. A fit does not store it: only samples of the cells need it.
     """
 
     time_key: str
@@ -49,11 +51,12 @@ class Recipe:
     growth_key: str | None = None
     conditions: tuple[str, ...] = ()
     death_key: str | None = None
+    replicate_key: str | None = None
 
     @property
     def places(self) -> Recipe:
         """The same without weights and growth: coordinates, times and conditions alone."""
-        return replace(self, weight_key=None, growth_key=None, death_key=None)
+        return replace(self, weight_key=None, growth_key=None, death_key=None, replicate_key=None)
 
     def entry(self) -> dict[str, Any]:
         """The recipe as ``uns`` can hold it; `read_recipe` reads it."""

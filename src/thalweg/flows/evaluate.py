@@ -37,7 +37,7 @@ COLUMNS = [
     *("method", "time", "seed", "w1", "w1_both_ends", "share", "share_low", "share_high"),
     *("energy_distance", "variance_ratio", "fit_seconds"),
 ]
-REFERENCES = ("copy-previous", "ot-midpoint", "floor", "floor-corrected")
+REFERENCES = ("copy-previous", "ot-midpoint", "floor", "floor-corrected", "floor-replicates")
 """Names of the rows of `thalweg.flows.references`, which no candidate may have."""
 
 

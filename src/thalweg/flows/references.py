@@ -6,6 +6,7 @@ Like the methods they are made within each condition, by its own neighbouring ti
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import combinations
 
 import numpy as np
 
@@ -67,6 +68,19 @@ def _floor_corrected(fold: Fold, seed: int) -> Row | None:
     return row | {"w1": w1, "w1_both_ends": w1, "share": share, "fit_seconds": 0.0}
 
 
+def _floor_replicates(fold: Fold, seed: int) -> Row | None:
+    """How far apart two replicates of the time are, a mean over all pairs; None where fewer than two are named."""
+    truth = fold.truth
+    if truth.replicate is None:
+        return None
+    clouds = [(truth.x[of], truth.weights[of]) for of in (truth.replicate == r for r in np.unique(truth.replicate))]
+    rows = [compare(fold, "floor-replicates", seed, [one], other, 0.0) for one, other in combinations(clouds, 2)]
+    if not rows:
+        return None
+    figures = ("w1", "w1_both_ends", "energy_distance", "variance_ratio")
+    return rows[0] | {name: float(np.mean([row[name] for row in rows])) for name in figures}
+
+
 _REFERENCES: dict[str, Callable[[Fold, int], Row | None]] = dict(
-    zip(REFERENCES, (_copy_previous, _ot_midpoint, _floor, _floor_corrected), strict=True)
+    zip(REFERENCES, (_copy_previous, _ot_midpoint, _floor, _floor_corrected, _floor_replicates), strict=True)
 )

@@ -163,8 +163,8 @@ def identify(
 
 def identify_cells(cells: Cells) -> dict[str, Any]:
     """A time course, as plain values."""
-    growth = {} if cells.rates is None else {"growth rates": fingerprint(cells.rates)}
-    return growth | {
+    given = {"growth rates": cells.rates, "replicates": cells.replicate}
+    return {name: fingerprint(values) for name, values in given.items() if values is not None} | {
         "shape": cells.x.shape,
         "coordinates": fingerprint(cells.x),
         "times": fingerprint(cells.time),

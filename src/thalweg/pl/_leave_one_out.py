@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 REFERENCES = ("copy-previous", "ot-midpoint")
-FLOORS = ("floor", "floor-corrected")
+FLOORS = ("floor", "floor-corrected", "floor-replicates")
 _MANY = 6  # times, from which a colour bar says more than a legend
 LABELS = {
     "w1": "Wasserstein-1 to the real cells",
@@ -92,7 +92,7 @@ def _floor(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Rows of the floor that a column has; none for those without one."""
     if metric in ("fit_seconds", "share"):
         return scores.iloc[:0]
-    found = [scores[(scores["method"] == name) & scores[metric].notna()] for name in reversed(FLOORS)]
+    found = [scores[(scores["method"] == name) & scores[metric].notna()] for name in ("floor-corrected", "floor")]
     return found[0] if len(found[0]) else found[1]
 
 

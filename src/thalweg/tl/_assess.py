@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,6 +44,7 @@ def assess(
     condition_key: str | None = None,
     weight_key: str | None = None,
     growth_key: str | None = None,
+    replicate_key: str | None = None,
     n_cells: int = 2000,
     n_models: int = 2,
     config: FitConfig | None = None,
@@ -62,7 +63,7 @@ def assess(
     ----------
     adata
         Cells of two or more time points.
-    time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key
+    time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key, replicate_key
         As in `fit`.
     methods
         Two names of `fit`. The verdict is on the first; the second shows how far the answer depends on the method.
@@ -114,9 +115,11 @@ def assess(
         if value < 1:
             raise InputError(f"{name} must be at least 1, found {value!r}.")
     generator = resolve_rng(rng)
-    cells = read_course(adata, Recipe(time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key))
+    recipe = Recipe(time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key)
+    cells = read_course(adata, replace(recipe, replicate_key=replicate_key))
     course = _Course(adata, cells, some(cells, n_cells, generator), methods, n_models, config, device)
     evidence = [*data.data_evidence(adata, cells, time_key), data.movement(cells, generator)]
+    evidence.append(data.replicates(cells, generator))
     seed = int(generator.integers(2**31))
     scores, way = course.scores(seed)
     evidence += course.predictions(scores, way) + course.fits(seed)

@@ -26,6 +26,7 @@ from thalweg.flows.fitting import train_flows
 from thalweg.flows.methods import Method, find_method, with_dynamics
 from thalweg.flows.moves import warn_if_still
 from thalweg.flows.reconstruction import reconstruct
+from thalweg.flows.replicates import warn_if_apart
 from thalweg.flows.resume import identify, open_runs
 from thalweg.flows.store import pack
 from thalweg.flows.time_axis import Spacing
@@ -52,6 +53,7 @@ def fit(
     config: FitConfig | None = None,
     n_models: int = 1,
     resample: bool = False,
+    replicate_key: str | None = None,
     check: bool = True,
     rng: Rng = None,
     random_state: Rng = None,
@@ -122,6 +124,9 @@ def fit(
         Give each of the models a bootstrap sample of the cells of each time and plans of its own. How far they differ
         is then the error of the cells, too, and not of the training alone. Needs ``n_models`` of two or more; five
         say more.
+    replicate_key
+        Column of ``obs`` with the replicate of each cell. ``resample`` then draws whole replicates, and ``check`` warns
+        where replicates of one time are further apart than neighbouring times.
     check
         Warn if neighbouring populations do not differ (`thalweg.flows.moves`). After the fit, roll the first population
         out through all times, store how well the others come back (`thalweg.pl.reconstruction`) and warn if they do
@@ -176,19 +181,17 @@ def fit(
     >>> day = tw.tl.interpolate(adata, 1.5)
     """
     generator, config = resolve_rng(rng, random_state), FitConfig() if config is None else config
-    recipe = Recipe(time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key, (), death_key)
+    recipe = Recipe(
+        time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key, (), death_key, replicate_key
+    )
     cells = read_course(adata, recipe)
     sizes = read_sizes(adata, population_size, cells, time_map)
     if check:
-        warn_if_still(cells)
-        if len(cells.times) == 2:
-            logger.info("two times: none can be left out, so nothing that this fit predicts can be validated")
+        _remark_on(cells)
     axis, place = course_axis(cells, spacing), resolve_device(device)
     if method == AUTO:
         method = _choose(cells, Trial(replace(config, score=None), spacing, place, False), generator)
-    chosen = find_method(method)
-    if config.score is not None and not chosen.bridged:
-        chosen = with_dynamics(chosen)
+    chosen = _resolved(method, config)
     _check_sizes(sizes is not None, chosen)
     if resume and checkpoint_dir is None:
         raise InputError("resume=True needs checkpoint_dir, the folder to go on from.")
@@ -208,6 +211,20 @@ def fit(
         process = join([one.flow for one in fitted]).process
         out.uns[key_added]["reconstruction"] = reconstruct(process, fitted[0].alive(cells), sizes)
     return out if copy else None
+
+
+def _remark_on(cells: Cells) -> None:
+    """Say what speaks against learning from these cells at all."""
+    warn_if_still(cells)
+    warn_if_apart(cells)
+    if len(cells.times) == 2:
+        logger.info("two times: none can be left out, so nothing that this fit predicts can be validated")
+
+
+def _resolved(method: str | Method, config: FitConfig) -> Method:
+    """The method, with dynamics beside it where the configuration asks for a score."""
+    chosen = find_method(method)
+    return with_dynamics(chosen) if config.score is not None and not chosen.bridged else chosen
 
 
 def _choose(cells: Cells, trial: Trial, rng: np.random.Generator) -> str:

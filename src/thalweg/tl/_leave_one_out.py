@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from os import PathLike
@@ -55,6 +56,7 @@ def leave_one_out(
     condition_key: str | None = None,
     weight_key: str | None = None,
     growth_key: str | None = None,
+    replicate_key: str | None = None,
     spacing: Spacing = "clock",
     stochastic: bool | float = False,
     config: FitConfig | None = None,
@@ -71,7 +73,9 @@ def leave_one_out(
     without a network: ``"copy-previous"``, the cells of the time before as they are; ``"ot-midpoint"``, the optimal
     plan between the neighbouring times, followed on straight lines; ``"floor"``, two disjoint halves of the real cells;
     ``"floor-corrected"``, what a fresh sample of the real population, of as many cells, would score
-    (`thalweg.core.fresh`). Halves lie further apart than whole samples, so ``"floor"`` is too high.
+    (`thalweg.core.fresh`). Halves lie further apart than whole samples, so ``"floor"`` is too high. With a
+    ``replicate_key`` also ``"floor-replicates"``, the mean distance of two replicates of the time: what another
+    experiment would score.
 
     ``share`` says how good a score is: how much of the way from ``"copy-previous"`` to ``"floor-corrected"`` the
     prediction from both ends covers (`thalweg.flows.share`). It is 0 for a copy and 1 for a fresh sample.
@@ -84,6 +88,8 @@ def leave_one_out(
         As in `fit`. Weights and conditions count in predictions, references and the truth alike: each condition is
         predicted from its own neighbouring times. Growth rates that `thalweg.pp.growth` made of plans
         (``method="unbalanced"``) have seen the time held out; they are computed again in every fold, without it.
+    replicate_key
+        Column of ``obs`` with the replicate of each cell, for ``"floor-replicates"``.
     methods
         What to score; the references come with every table. Names of `fit`; ``"auto"``, which is chosen for each time
         left out by the others (`choose`); a `Method` of your own; or any function
@@ -145,7 +151,8 @@ def leave_one_out(
             f"config.score={config.score!r} changes no prediction, which is all that is scored here; leave it "
             "out, or score methods='usb'."
         )
-    cells = read_course(adata, Recipe(time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key))
+    recipe = Recipe(time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key)
+    cells = read_course(adata, replace(recipe, replicate_key=replicate_key))
     relaxation = None if growth_key is None else plan_relaxation(adata, growth_key)
     folds = make_folds(cells, _held_out(cells.times, times, time_key), spacing, relaxation)
     first = int(rng) if isinstance(rng, int | np.integer) else int(resolve_rng(rng).integers(2**31))

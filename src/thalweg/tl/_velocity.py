@@ -122,6 +122,11 @@ def velocity(
     name = f"velocity_{rep}"
     out.obsm[name] = v.astype(np.float32)
     logger.info("added obsm[%r]: %s of the cells per unit of obs[%r]", name, chosen, time_key)
+    if chosen == "flow" and not stored.process.has_score:
+        logger.info(
+            "the flow of %r moves the population; single cells move faster, on simulated courses by a third or more. "
+            "Their drift needs a score: method='usb'", stored.method.name,
+        )  # fmt: skip
     if differ is not None:
         out.obsm[f"{name}_sd"] = differ.astype(np.float32)
         size, error = np.square(v).sum(1), np.square(differ).sum(1)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 REP, TIME = "X_part", "time"
-_CONDITION, _WEIGHT, _RATE = "condition", "weight", "rate"
+_CONDITION, _WEIGHT, _RATE, _REPLICATE = "condition", "weight", "rate", "replicate"
 
 
 def some(cells: Cells, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -24,7 +24,7 @@ def some(cells: Cells, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
 
 
 def part(cells: Cells, names: pd.Index, rows: NDArray[np.int64]) -> AnnData:
-    """The rows with their times as numbers, their weights, conditions and rates, and no genes."""
+    """The rows with their times as numbers, their weights, conditions, rates and replicates, and no genes."""
     from anndata import AnnData
 
     cells = cells.take(rows)
@@ -33,6 +33,8 @@ def part(cells: Cells, names: pd.Index, rows: NDArray[np.int64]) -> AnnData:
         obs[_CONDITION] = pd.Categorical(np.array(cells.conditions)[cells.condition])
     if cells.rates is not None:
         obs[_RATE] = cells.rates
+    if cells.replicate is not None:
+        obs[_REPLICATE] = cells.replicate
     return AnnData(obs=obs, obsm={REP: cells.x})
 
 
@@ -43,4 +45,5 @@ def keys(cells: Cells) -> dict[str, Any]:
         "weight_key": _WEIGHT,
         "condition_key": _CONDITION if cells.conditions else None,
         "growth_key": None if cells.rates is None else _RATE,
+        "replicate_key": None if cells.replicate is None else _REPLICATE,
     }

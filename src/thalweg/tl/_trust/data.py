@@ -11,6 +11,7 @@ from thalweg.data.gene_scores import gene_set, score
 from thalweg.data.remarks import Remark, remarks
 from thalweg.errors import ThalwegError
 from thalweg.flows.moves import SIGNIFICANT, moves
+from thalweg.flows.replicates import apart
 from thalweg.tl._trust.verdict import Evidence, Level
 
 if TYPE_CHECKING:
@@ -64,6 +65,21 @@ def movement(cells: Cells, rng: np.random.Generator) -> Evidence:
         "nothing moves that these cells could show",
         "Check that the time labels belong to these cells. If they do, draw no trajectory from them.",
     )  # fmt: skip
+
+
+def replicates(cells: Cells, rng: np.random.Generator) -> Evidence:
+    """Whether replicates of a time are nearer to each other than neighbouring times."""
+    if cells.replicate is None:
+        return Evidence("replicates", "missing", np.nan, "none were named (replicate_key)")
+    found = apart(cells, rng)
+    if np.isnan(found.replicates):
+        says = "no time has two: how far another experiment would differ is not known"
+        return Evidence("replicates", "missing", np.nan, says, "Measure a second replicate of each time.")
+    ratio = found.replicates / max(found.times, 1e-300)
+    says = f"replicates of a time are {max(ratio, 0):.0%} as far apart as neighbouring times (energy distance)"
+    if ratio <= 1:
+        return Evidence("replicates", "good", ratio, says)
+    return Evidence("replicates", "doubt", ratio, says, "Integrate the replicates, or fit each of them alone.")
 
 
 def _remark(one: Remark) -> Evidence:
