@@ -46,6 +46,16 @@ def test_few_cells_at_a_time(course, caplog, n, said):
     assert said is None or (said in found[0] and "time 0" in found[0])
 
 
+def test_weights_by_which_a_few_cells_decide(course, caplog):
+    course.obs["weight"] = 1.0
+    assert warnings_of(caplog, course, weight_key="weight") == []
+    course.obs.iloc[:3, course.obs.columns.get_loc("weight")] = 1e300  # three of the 120 cells of time 0
+    (message,) = warnings_of(caplog, course, weight_key="weight")
+    assert "by their weights the 120 cells of time 0 count as 3" in message
+    course.obs["weight"] = np.random.default_rng(0).uniform(0.5, 1.5, 360)
+    assert warnings_of(caplog, course, weight_key="weight") == []
+
+
 def test_repeated_names(course, caplog):
     names = course.obs_names.to_numpy().copy()
     names[[5, 6]] = names[4]

@@ -187,7 +187,7 @@ def read_course(adata: AnnData, recipe: Recipe) -> Cells:
             f"obs[{key!r}] only, so no cells can be coupled within a condition. If it is a batch of each day, "
             "leave condition_key out; batch and time cannot be told apart then."
         )
-    remark_on(adata, cells.use_rep, cells.x, key, cells.time)
+    remark_on(adata, cells.use_rep, cells.x, key, cells.time, cells.weights)
     return cells
 
 

@@ -16,23 +16,24 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 FEW = 10  # cells of a time point below which its population is hardly known
+_FEW_BY_WEIGHT, _SHARE_BY_WEIGHT = 50, 0.5  # effective cells, and what share of all cells they are
 MANY_COLUMNS = 500  # more than any PCA has in practice
 
 
 class Remark(NamedTuple):
     """What a careful colleague would ask about."""
 
-    kind: Literal["few cells", "names", "counts", "genes", "batches"]
+    kind: Literal["few cells", "weights", "names", "counts", "genes", "batches"]
     text: str
 
 
-def remark_on(adata: AnnData, use_rep: str, x: Floats, time_key: str, time: Floats) -> None:
+def remark_on(adata: AnnData, use_rep: str, x: Floats, time_key: str, time: Floats, weights: Floats) -> None:
     """Log each of the remarks as a warning; arguments as of `remarks`."""
-    for one in remarks(adata, use_rep, x, time_key, time):
+    for one in remarks(adata, use_rep, x, time_key, time, weights):
         logger.warning("%s", one.text)
 
 
-def remarks(adata: AnnData, use_rep: str, x: Floats, time_key: str, time: Floats) -> list[Remark]:
+def remarks(adata: AnnData, use_rep: str, x: Floats, time_key: str, time: Floats, weights: Floats) -> list[Remark]:
     """What a careful colleague would ask about.
 
     Parameters
@@ -43,8 +44,16 @@ def remarks(adata: AnnData, use_rep: str, x: Floats, time_key: str, time: Floats
         The representation and its coordinates, shape ``(n, d)``.
     time_key, time
         The time column and the time of each cell, shape ``(n,)``.
+    weights
+        Of the cells, shape ``(n,)``.
     """
-    return [*_populations(time), *_names(adata), *_coordinates(use_rep, x), *_batches(adata, time_key, time)]
+    return [
+        *_populations(time),
+        *_weights(time, weights),
+        *_names(adata),
+        *_coordinates(use_rep, x),
+        *_batches(adata, time_key, time),
+    ]
 
 
 def _populations(time: Floats) -> Iterator[Remark]:
@@ -56,6 +65,18 @@ def _populations(time: Floats) -> Iterator[Remark]:
                 "few cells",
                 f"time {value:g} has {count} cells only, too few to know its population; leave it out, or give it the "
                 "number of a neighbouring time in time_map=",
+            )
+
+
+def _weights(time: Floats, weights: Floats) -> Iterator[Remark]:
+    for value in np.unique(time):
+        w = weights[time == value] / weights[time == value].max()  # squares stay finite
+        effective = float(w.sum() ** 2 / (w @ w))
+        if effective < min(_FEW_BY_WEIGHT, _SHARE_BY_WEIGHT * len(w)):
+            yield Remark(
+                "weights",
+                f"by their weights the {len(w)} cells of time {value:g} count as {effective:.0f}: a few heavy ones "
+                "decide; check the column of weights, or leave it out",
             )
 
 

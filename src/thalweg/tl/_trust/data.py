@@ -22,6 +22,7 @@ _LEVELS: dict[str, Level] = {
     "genes": "bad",
     "batches": "doubt",
     "few cells": "doubt",
+    "weights": "doubt",
     "names": "doubt",
 }
 _FEW_COMPONENTS, _CYCLE, _KNOWN = 5, 0.6, 0.25
@@ -29,7 +30,7 @@ _FEW_COMPONENTS, _CYCLE, _KNOWN = 5, 0.6, 0.25
 
 def data_evidence(adata: AnnData, cells: Cells, time_key: str) -> list[Evidence]:
     """Remarks on the cells, their components and their cell cycle."""
-    found = remarks(adata, cells.use_rep, cells.x, time_key, cells.time)
+    found = remarks(adata, cells.use_rep, cells.x, time_key, cells.time, cells.weights)
     out = [_remark(one) for one in found]
     if not found:
         counts = [len(cells.rows(t)) for t in cells.times]
