@@ -116,15 +116,20 @@ def along_plans(adata: AnnData, labels: np.ndarray) -> Floats:
     return np.divide(p, total, out=np.full_like(p, 1 / len(TERMINAL)), where=total > 0)
 
 
-def clonal_fates(adata: AnnData, clone: np.ndarray) -> tuple[np.ndarray, Floats]:
-    """Rows of the cells to score, and the shares of the types in their clones on day 6."""
+def clonal_counts(adata: AnnData, clone: np.ndarray) -> tuple[np.ndarray, Floats]:
+    """Rows of the cells to score, and how many cells of each type their clones have on day 6."""
     day, labels = adata.obs["time_info"].astype(int).to_numpy(), adata.obs["state_info"].astype(str).to_numpy()
     counts = np.zeros((clone.max() + 1, len(TERMINAL)))
     for k, g in enumerate(TERMINAL):
         np.add.at(counts[:, k], clone[(day == 6) & (labels == g)], 1)
     rows = np.flatnonzero((day < 6) & (counts[clone].sum(1) > 0))
-    truth = counts[clone[rows]]
-    return rows, truth / truth.sum(1, keepdims=True)
+    return rows, counts[clone[rows]]
+
+
+def clonal_fates(adata: AnnData, clone: np.ndarray) -> tuple[np.ndarray, Floats]:
+    """Rows of the cells to score, and the shares of the types in their clones on day 6."""
+    rows, counts = clonal_counts(adata, clone)
+    return rows, counts / counts.sum(1, keepdims=True)
 
 
 def score(p: Floats, truth: Floats, clone: np.ndarray, time: Floats) -> dict[str, float]:

@@ -2,6 +2,9 @@
 
 - ``floors``: what fresh samples of a time score, over ``floor`` and ``floor-corrected``; 50 courses of `family.py`.
 - ``coverage``: how often the interval of a share holds the mean share over other samples of the same day.
+- ``fates``: how often the intervals of fates hold the true ones, on courses of `family.py` that took no part in
+  ``UNKNOWN`` of `thalweg.data.fates` (courses 0 to 24 did), and the shares of the types in the clones of the LARRY
+  subset, each scored by a fit that has not seen the clone.
 - ``verdicts``: `tw.tl.assess` on courses whose times were exchanged at random, five times each, and on the true ones.
 - ``choices``: W1 of the method that `tw.tl.choose` takes, over that of the best single method; ten courses.
 - ``proposals``: whether the time that `tw.tl.next_time` proposes lowers the error more than the middle of the longest
@@ -30,18 +33,20 @@ import thalweg as tw
 from thalweg.core.distances import wasserstein, wasserstein_shares
 from thalweg.core.fresh import fresh_distance
 from thalweg.data.cells import read_course
+from thalweg.data.fates import beta_law, fate_interval
 from thalweg.data.recipe import Recipe
 from thalweg.flows.moves import moves
 from thalweg.flows.share import Scale
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks/ is found from the root
 from benchmarks.common import results, tables
-from benchmarks.single_cell import cite, mef
+from benchmarks.single_cell import cite, larry, mef
 from benchmarks.single_cell.family import Design, draw_snapshot, make_course
 
 Floats = NDArray[np.float64]
 RESULTS = results.path_of("trust")
 COURSES, FRESH, DAYS, PERMUTED, TEN = 50, 5, 40, 5, 10
+DRAWS, FUTURES = 8, 64
 LEVELS = {50: 0.674490, 80: 1.281552, 95: 1.959964}
 
 
@@ -84,13 +89,74 @@ def coverage() -> list[dict[str, Any]]:
     return rows
 
 
+def fates() -> list[dict[str, Any]]:
+    """Share of the true fates within their intervals."""
+    simulated, undecided = [], []
+    for seed in tqdm([s for s in range(50, 100) if Design.of(s).fates and Design.of(s).n_cells <= 2500], desc="fates"):
+        adata, names = make_course(seed), list(Design.of(seed).fates)
+        tw.tl.fit(adata, "time", rng=0, device="cpu", check=False)
+        tw.tl.fate(adata, "type", terminal=names, n_draws=DRAWS, rng=0)
+        early = (adata.obs["time"] < adata.obs["time"].max()).to_numpy()
+        truth = adata.obsm["fate_true"][early, 0]
+        p, error = (adata.obsm[key][names[0]].to_numpy()[early] for key in ("fate_type", "fate_type_se"))
+        error = np.sqrt(error**2 + p * (1 - p) / FUTURES)  # the truth is a share of so many futures
+        held = {}
+        for level in LEVELS:
+            low, high = fate_interval(p, error, level / 100)
+            held[level] = (truth >= low - 0.5 / FUTURES) & (truth <= high + 0.5 / FUTURES)
+        some = (truth > 0.03) & (truth < 0.97)
+        simulated.append(_covered(held))
+        if some.sum() >= 20:
+            undecided.append(_covered({level: of[some] for level, of in held.items()}))
+    clones = _clones()
+    tables = {"simulated, all": simulated, "simulated, undecided": undecided}
+    rows = [
+        {"cells": name} | pd.DataFrame(found).mean().to_dict() | {"courses": len(found)}
+        for name, found in tables.items()
+    ]
+    return [*rows, *clones]
+
+
+def _covered(held: dict[int, NDArray[np.bool_]]) -> dict[str, float]:
+    return {f"covered_{level}": float(of.mean()) for level, of in held.items()}
+
+
+def _clones() -> list[dict[str, Any]]:
+    """How often the share of a type in a clone lies within the range of draws of as many cells."""
+    adata, clone = larry.course(10), larry.clones()
+    rows, counts = larry.clonal_counts(adata, clone)
+    early = (adata.obs["time_info"] != "6").to_numpy()
+    p, error = (np.full((adata.n_obs, len(larry.TERMINAL)), np.nan) for _ in range(2))
+    for part in tqdm(np.array_split(np.random.default_rng(0).permutation(np.unique(clone)), 5), desc="clones"):
+        out = np.isin(clone, part)
+        train, course = adata[~out].copy(), adata[~out | (out & early)].copy()
+        tw.tl.fit(train, "time_info", rng=0, device="cpu", check=False)
+        course.uns["thalweg"] = train.uns["thalweg"]
+        tw.tl.fate(course, "state_info", terminal=larry.TERMINAL, n_draws=DRAWS, rng=0)
+        scored = np.flatnonzero(out & early)
+        own = course.obs_names.get_indexer(adata.obs_names[scored])
+        for of, key in ((p, "fate_state_info"), (error, "fate_state_info_se")):
+            of[scored] = course.obsm[key][larry.TERMINAL].to_numpy()[own]
+    rng, n = np.random.default_rng(1), counts.sum(1, keepdims=True)
+    drawn = rng.binomial(n.astype(int), rng.beta(*beta_law(p[rows], error[rows]), (1000, *counts.shape))) / n
+    held = {}
+    for level in LEVELS:
+        low, high = np.quantile(drawn, [0.5 - level / 200, 0.5 + level / 200], axis=0)
+        held[level] = (counts / n >= low - 1e-9) & (counts / n <= high + 1e-9)
+    some = (p[rows] > 0.03) & (p[rows] < 0.97)
+    return [
+        {"cells": name} | _covered({level: of[keep] for level, of in held.items()}) | {"courses": 1}
+        for name, keep in (("LARRY clones, all", np.ones_like(some)), ("LARRY clones, undecided", some))
+    ]
+
+
 def _courses() -> dict[str, Callable[[], tuple[AnnData, str, str]]]:
     def reprogramming() -> tuple[AnnData, str, str]:
         split = mef.split(30)
         obs = pd.concat([part.obs[["day"]] for part in split])
         return AnnData(obs=obs, obsm={"X_pca": np.concatenate([p.obsm["X_pca"] for p in split])}), "day", "X_pca"
 
-    def larry() -> tuple[AnnData, str, str]:
+    def larry_subset() -> tuple[AnnData, str, str]:
         adata = tw.datasets.larry()
         adata.obsm["X_ten"] = np.asarray(adata.obsm["X_pca"])[:, :10]
         return adata, "time_info", "X_ten"
@@ -99,7 +165,7 @@ def _courses() -> dict[str, Callable[[], tuple[AnnData, str, str]]]:
         "simulated": lambda: (tw.datasets.simulated(rng=0, n_futures=0), "time", "X_pca"),
         "CITE, 5 PCs": lambda: (cite.course(5), "day", cite.REP),
         "MEF, 30 PCs": reprogramming,
-        "LARRY subset, 10 PCs": larry,
+        "LARRY subset, 10 PCs": larry_subset,
     }
 
 
@@ -197,7 +263,7 @@ def time() -> list[dict[str, Any]]:
     return [{"cells": adata.n_obs, "assess_seconds": perf_counter() - start, "check_seconds": checked}]
 
 
-PARTS = {f.__name__: f for f in (floors, coverage, verdicts, choices, proposals, time)}
+PARTS = {f.__name__: f for f in (floors, coverage, fates, verdicts, choices, proposals, time)}
 
 
 def summary(part: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -212,6 +278,8 @@ def summary(part: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
         }
     if part == "coverage":
         return {f"covered_{level}": float(frame[f"covered_{level}"].mean()) for level in LEVELS}
+    if part == "fates":
+        return {f"{row['cells']}, {level} %": row[f"covered_{level}"] for row in rows for level in LEVELS}
     if part == "verdicts":
         counts = frame.groupby(["times", "verdict"]).size()
         return {f"{times}_{verdict}": int(n) for (times, verdict), n in counts.items()}

@@ -56,24 +56,27 @@ def read_draws(adata: AnnData, groupby: str) -> Floats | None:
     return None if draws is None else np.asarray(draws, dtype=np.float64)
 
 
-def fate_interval(p: Floats, error: Floats, level: float) -> tuple[Floats, Floats]:
-    r"""Lower and upper limits of probabilities, by a beta distribution of their mean and variance.
+def beta_law(p: Floats, error: Floats) -> tuple[Floats, Floats]:
+    r"""The two parameters of the beta distribution of each probability.
 
-    The variance is that of the standard error and a share of :math:`p (1 - p)` for what all draws have in common. That
-    share, 0.02, was fixed on simulated courses whose fates are known (`thalweg.data.fates.UNKNOWN`).
+    Its mean is the probability. Its variance is that of the standard error and a share of :math:`p (1 - p)`, `UNKNOWN`,
+    for what all draws have in common. The share was fixed on simulated courses whose fates are known.
 
     Parameters
     ----------
     p, error
         Probabilities and their standard errors, of one shape.
-    level
-        Coverage, between 0 and 1.
     """
-    from scipy.stats import beta
-
     mean = np.clip(p, _EDGE, 1 - _EDGE)
     widest = mean * (1 - mean)
-    variance = np.clip(error**2 + UNKNOWN * widest, 1e-10, 0.98 * widest)
-    size = widest / variance - 1
-    low, high = (np.asarray(beta.ppf(q, mean * size, (1 - mean) * size)) for q in ((1 - level) / 2, (1 + level) / 2))
+    size = widest / np.clip(error**2 + UNKNOWN * widest, 1e-10, 0.98 * widest) - 1
+    return mean * size, (1 - mean) * size
+
+
+def fate_interval(p: Floats, error: Floats, level: float) -> tuple[Floats, Floats]:
+    """Lower and upper limits of probabilities with the coverage ``level``; see `beta_law`."""
+    from scipy.stats import beta
+
+    law = beta_law(p, error)
+    low, high = (np.asarray(beta.ppf(q, *law)) for q in ((1 - level) / 2, (1 + level) / 2))
     return np.minimum(low, p), np.maximum(high, p)
