@@ -13,7 +13,10 @@ import pytest
 import thalweg as tw
 from thalweg.cli import main
 from thalweg.cli._report import page
+from thalweg.data.cells import read_course
+from thalweg.data.recipe import Recipe
 from thalweg.errors import InputError, MissingKeyError
+from thalweg.tl._trust.data import replicates
 from thalweg.tl._trust.verdict import RULE, Evidence, Way, conclude
 
 CONFIG = tw.tl.FitConfig(max_steps=150, width=32, depth=2)
@@ -79,6 +82,32 @@ def test_of_two_times_what_can_be_said_is_said(assessed):
         axes = tw.pl.assess(adata, show=False)
         assert axes[1].get_title(loc="left").startswith(f"verdict: {adata.uns['assessment']['verdict']}")
         plt.close("all")
+
+
+def test_what_cannot_be_looked_at_is_named_and_the_rest_is_said(assessed):
+    """One replicate, one model, and counts of spliced RNA without a velocity."""
+    little = assessed[::2].copy()
+    little.obs["mouse"] = "m1"
+    little.layers["spliced"] = little.layers["unspliced"] = np.ones(little.shape)
+    tw.tl.assess(little, "time", n_models=1, replicate_key="mouse", config=CONFIG)
+    table = tw.get.assessment_df(little).set_index("check")
+    assert table.loc[["replicates", "models", "RNA velocity"], "level"].tolist() == ["missing"] * 3
+    assert "second replicate" in table.loc["replicates", "advice"]
+    assert "one model says nothing" in table.loc["models", "says"]
+    assert "spliced and unspliced counts are there" in table.loc["RNA velocity", "says"]
+    assert "scvelo" in table.loc["RNA velocity", "advice"]
+    assert table.loc["movement", "level"] == "good"
+    assert little.uns["assessment"]["verdict"] in ("weak", "good")
+
+
+@pytest.mark.parametrize(("shift", "expected"), [(0.0, "good"), (30.0, "doubt")])
+def test_replicates_that_part_more_than_times_are_a_doubt(assessed, shift, expected):
+    other = np.arange(assessed.n_obs) % 4 < 2
+    x = assessed.obsm["X_pca"].copy()
+    x[other, -1] += shift
+    apart = anndata.AnnData(obs=assessed.obs.assign(mouse=np.where(other, "a", "b")), obsm={"X_pca": x})
+    cells = read_course(apart, Recipe("time", replicate_key="mouse"))
+    assert replicates(cells, np.random.default_rng(0)).level == expected
 
 
 def test_the_verdict_follows_the_rule():

@@ -78,7 +78,7 @@ def leave_one_out(
         raise InputError(f"kind must be 'methods' or 'times', found {kind!r}.")
     floor = _floor(scores, metric)
     data = scores[~scores["method"].isin(FLOORS)]
-    mean = data.groupby("method")[metric].mean().sort_values()
+    mean = data.groupby("method")[metric].mean().sort_values(ascending=metric != "share")  # best first
     height = 0.75 + 0.22 * len(mean) if kind == "methods" else 2.4
     with canvas(ax, show, height=height) as (axes,):
         if kind == "methods":

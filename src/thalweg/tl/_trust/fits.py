@@ -33,7 +33,7 @@ def left_out(scores: pd.DataFrame | None, way: Way | None, method: str) -> Evide
     level: Level = "good" if way.share >= HALF else "doubt" if way.low > 0 else "bad"
     says = (
         f"{method} covers {way.share:.0%} of the way from a copy to a fresh sample at the times left out "
-        f"(95 % interval {way.low:.0%} to {way.high:.0%})"
+        f"(95% interval {way.low:.0%} to {way.high:.0%})"
     )
     advice = "" if level == "good" else "Measure a time in the longest interval, or shorten it; see tw.tl.next_time."
     return Evidence("prediction", level, way.share, says, advice)

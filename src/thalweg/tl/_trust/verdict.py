@@ -48,7 +48,7 @@ class Evidence(NamedTuple):
 
 
 class Way(NamedTuple):
-    """Share of the way over all times left out, and its 95 % interval; NaN where nothing moves."""
+    """Share of the way over all times left out, and its 95% interval; NaN where nothing moves."""
 
     share: float
     low: float
