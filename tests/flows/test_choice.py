@@ -22,9 +22,19 @@ def test_a_clear_gain_is_taken_and_noise_is_not():
     assert _decided(table([1, 1, 1, 1], [0.8, 0.82, 0.81, 0.79]), "usb").method == "fm"
     noise = _decided(table([1, 1, 1, 1], [0.7, 1.2, 0.9, 1.1]), "usb")
     assert noise.method == "usb"
-    assert "no difference to fm" in noise.reason
+    assert "no gain by fm" in noise.reason
     assert _decided(table([1, 1, 1], [1.2, 1.2, 1.2]), "usb").method == "usb"
-    assert _decided(table([1, 1, 1], [0.6, 0.95, 0.9]), "usb").method == "usb"  # three times say little
+
+
+def test_whether_the_difference_is_certain_is_said():
+    sure = _decided(table([1, 1, 1, 1], [0.8, 0.82, 0.8, 0.78]), "usb")
+    assert sure.reason.endswith("its W1 is 20% below that of usb (95% interval 17% to 23%)")
+    unsure = _decided(table([1, 1, 1], [0.6, 0.95, 0.9]), "usb")
+    assert unsure.method == "fm"
+    assert unsure.reason.endswith("18% below that of usb (95% interval -29% to 66%: no difference is certain)")
+    half = 0.5 * np.std([0.1, -0.05, 0.0], ddof=1) / np.sqrt(3)  # the limit of the rule, .022, is above the mean, .017
+    assert np.mean([0.1, -0.05, 0.0]) < half
+    assert _decided(table([1, 1, 1], [0.9, 1.05, 1.0]), "usb").method == "usb"
 
 
 @pytest.fixture(scope="module")

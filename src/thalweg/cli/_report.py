@@ -21,7 +21,8 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 img { max-width: min(100%, 32rem); height: auto; } .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .85rem; } th, td { padding: .3rem .6rem; text-align: left;
 vertical-align: top; border-bottom: 1px solid #ddd; } td.number { text-align: right; white-space: nowrap; }
-td:first-child, .checks td:nth-child(2) { white-space: nowrap; } .verdict { padding: .8rem 1rem; border-left: .4rem solid; background: #f5f5f5; }
+td:first-child, .checks td:nth-child(2) { white-space: nowrap; }
+.verdict { padding: .8rem 1rem; border-left: .4rem solid; background: #f5f5f5; }
 .good { border-color: #009E73; } .weak { border-color: #E69F00; } .none { border-color: #D55E00; }
 .dark { color: #666; }
 @media (max-width: 35rem) { .checks td { display: block; border: 0; padding: .1rem 0; }

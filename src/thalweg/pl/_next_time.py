@@ -49,6 +49,6 @@ def next_time(table: pd.DataFrame, *, ax: Axes | None = None, show: bool | None 
             f"measure at {best['time']:g}", (best["time"], best["disagreement"]), xytext=(0, 6),
             textcoords="offset points", ha="center", fontsize=small(), color=ORANGE,
         )  # fmt: skip
-        axes.set(xlabel=str(table.attrs.get("time_key", "time")), ylabel="W1 between predictions")
+        axes.set(xlabel=str(table.attrs.get("time_key", "time")), ylabel="energy distance of predictions")
         axes.set_ylim(0, 1.2 * table["disagreement"].max())
     return axes

@@ -44,8 +44,9 @@ def choose(
 ) -> Choice:
     """Choose a method for a course by leaving out its inner times.
 
-    The first method is the default. Another one takes its place only where its predictions are better on average over
-    the times left out, beyond the 95 % interval of that average. ``leave_one_out(methods="auto")`` scores the choice,
+    The first method is the default. Another one takes its place where its predictions are better on average over the
+    times left out, by more than half of the standard error of that average; the reason says whether that is certain.
+    ``leave_one_out(methods="auto")`` scores the choice,
     which is made for each time by the others.
 
     Parameters
