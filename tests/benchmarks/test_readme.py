@@ -81,7 +81,7 @@ def test_the_notes_hold_the_simulated_courses_of_the_suite() -> None:
     rows = readme.simulated(results.load(results.path_of("suite"))).splitlines()[2:]
     w1 = [float(row.split("|")[2]) for row in rows]
     assert w1 == sorted(w1)
-    assert len(w1) == 7
+    assert len(w1) == 8
 
 
 def test_every_number_of_the_notes_says_where_it_comes_from() -> None:
