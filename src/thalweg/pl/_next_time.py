@@ -26,8 +26,8 @@ def next_time(table: pd.DataFrame, *, ax: Axes | None = None, show: bool | None 
 
     Returns
     -------
-    The axes. Grey lines are observed times. The orange point is where the predictions of different methods and models
-    are furthest apart: a measurement there would tell most.
+    The axes. Grey lines are observed times. The dashed line is the time that is proposed, the middle of the interval in
+    which the predictions of different methods and models are furthest apart.
 
     Raises
     ------
@@ -43,12 +43,13 @@ def next_time(table: pd.DataFrame, *, ax: Axes | None = None, show: bool | None 
             axes.axvline(t, color=CONTEXT, lw=0.8, zorder=0)
         for _, rows in table.groupby("start"):
             axes.plot(rows["time"], rows["disagreement"], color=BLUE, marker="o", ms=2.5, lw=1)
-        best = table.loc[table["disagreement"].idxmax()]
-        axes.plot([best["time"]], [best["disagreement"]], marker="o", ms=6, color=ORANGE, ls="")
+        most = table.loc[table["disagreement"].idxmax()]
+        time, top = (most["start"] + most["end"]) / 2, 1.2 * table["disagreement"].max()
+        axes.axvline(time, color=ORANGE, ls="--", lw=1, zorder=1)
         axes.annotate(
-            f"measure at {best['time']:g}", (best["time"], best["disagreement"]), xytext=(0, 6),
-            textcoords="offset points", ha="center", fontsize=small(), color=ORANGE,
+            f"measure at {time:g}", (time, top), xytext=(0, 2), textcoords="offset points", ha="center", va="bottom",
+            fontsize=small(), color=ORANGE,
         )  # fmt: skip
         axes.set(xlabel=str(table.attrs.get("time_key", "time")), ylabel="energy distance of predictions")
-        axes.set_ylim(0, 1.2 * table["disagreement"].max())
+        axes.set_ylim(0, top)
     return axes

@@ -53,9 +53,9 @@ def next_time(
     the predictions are compared with each other by the energy distance. Where they are far apart, the cells that are
     there do not say what happens; a time measured there would.
 
-    On simulated courses the middle of the longest interval is hard to beat (``benchmarks/single_cell/trust.py``). The
-    default methods are those that were best there: one moves cells from time to time, the other learns all populations
-    at once.
+    The proposal is the middle of the interval in which they are furthest apart. On simulated courses other times of
+    that interval were no better (``benchmarks/single_cell/trust.py``). The default methods are those that were best
+    there: one moves cells from time to time, the other learns all populations at once.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def next_time(
     -------
     A row for each time between observed ones: ``time``; ``disagreement``, the mean energy distance of two predictions
     (units of the representation); ``start`` and ``end``, the observed times around it. ``.attrs["time"]`` is the time
-    proposed, where they disagree most, and ``.attrs["time_key"]`` the column.
+    proposed, and ``.attrs["time_key"]`` the column.
 
     Raises
     ------
@@ -108,8 +108,12 @@ def next_time(
             apart = _disagreement([_population(one, t, generator) for one in fitted])
             rows.append({"time": t, "disagreement": apart, "start": start, "end": end})
     out = pd.DataFrame(rows)
-    out.attrs |= {"time": float(out.loc[out["disagreement"].idxmax(), "time"]), "time_key": time_key}
-    logger.info("predictions disagree most at time %g; a measurement there would tell most", out.attrs["time"])
+    most = out.loc[out["disagreement"].idxmax()]
+    out.attrs |= {"time": float(most["start"] + most["end"]) / 2, "time_key": time_key}
+    logger.info(
+        "predictions disagree most between times %g and %g; a measurement at %g would tell most",
+        most["start"], most["end"], out.attrs["time"],
+    )  # fmt: skip
     return out
 
 
