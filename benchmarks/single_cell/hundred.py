@@ -221,6 +221,7 @@ def by_method(rows: list[dict[str, Any]], half: str) -> list[dict[str, Any]]:
     frame = pd.DataFrame([r for r in rows if (r["course"] < LOOKED_AT) == (half == "looked at") and "error" not in r])
     if frame.empty:
         return []
+    frame = frame.reindex(columns=frame.columns.union(["w1", "drift", "fate"]))  # courses in a circle have no fates
     default = frame[frame["method"] == DEFAULT].set_index("course")
     frame["log"] = np.log(frame["w1"] / frame["course"].map(default["w1"]))
     frame["drift_default"], frame["fate_default"] = (frame["course"].map(default[k]) for k in ("drift", "fate"))
