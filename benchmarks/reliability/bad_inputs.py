@@ -1,4 +1,4 @@
-"""Ten bad inputs a biologist makes, and the message shown for each.
+"""Bad inputs that a biologist makes, and the message shown for each.
 
     python -m benchmarks.reliability.bad_inputs     # prints them, and writes them into docs/troubleshooting.md
 
@@ -67,6 +67,26 @@ def a_view(folder: Path) -> None:
     tw.tl.fit(course()[::2], "time", **PLAIN)
 
 
+def weights_of_a_few(folder: Path) -> None:
+    adata = course()
+    adata.obs["weight"] = np.where(np.arange(90) % 30 < 2, 1000.0, 1.0)
+    tw.tl.fit(adata, "time", weight_key="weight", check=False, **PLAIN)
+
+
+def replicates_apart(folder: Path) -> None:
+    adata = course()
+    adata.obs["mouse"] = np.where(np.arange(90) % 2, "m1", "m2")
+    adata.obsm["X_pca"][::2, 1] += 20
+    tw.tl.fit(adata, "time", replicate_key="mouse", **PLAIN)
+
+
+def another_pca_after_the_fit(folder: Path) -> None:
+    adata = course()
+    tw.tl.fit(adata, "time", check=False, **PLAIN)
+    adata.obsm["X_pca"] = -adata.obsm["X_pca"]
+    tw.tl.velocity(adata)
+
+
 def log_normalised_with_nan(folder: Path) -> None:
     x = np.log1p(np.random.default_rng(0).poisson(1.0, (90, 50))).astype(np.float32)
     x[[4, 9], 7] = np.nan
@@ -94,6 +114,9 @@ INPUTS: dict[str, Callable[[Path], None]] = {
     "a batch for each day": a_batch_for_each_day,
     "3 cells at a day": three_cells_at_a_day,
     "duplicated names": duplicated_names,
+    "weights of a few": weights_of_a_few,
+    "replicates apart": replicates_apart,
+    "another PCA after the fit": another_pca_after_the_fit,
     "a view": a_view,
     "log-normalised X with NaN": log_normalised_with_nan,
     "a wrong key": a_wrong_key,

@@ -65,8 +65,8 @@ def warn_if_apart(cells: Cells) -> None:
         logger.warning(
             "replicates of one time are further apart than neighbouring times (energy distances %.3g and %.3g): a "
             "batch effect is as large as the course. Integrate the replicates first, or fit each of them alone",
-            *found,
-        )
+            found.replicates, max(found.times, 0.0),
+        )  # fmt: skip
 
 
 def _distance(cells: Cells, one: Rows, other: Rows, rng: np.random.Generator) -> float:
