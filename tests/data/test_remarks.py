@@ -95,3 +95,10 @@ def test_dropping_is_asked_for_and_counted(course, caplog):
     with pytest.raises(InputError, match="nothing is dropped"):
         tw.pp.drop_missing(course, "time")
     assert course.n_obs == 357
+
+
+def test_populations_are_those_of_a_condition(course, caplog):
+    course.obs["arm"] = np.where(np.arange(360) % 120 < 4, "rare", "common")
+    found = warnings_of(caplog, course, condition_key="arm")
+    assert len(found) == 3
+    assert "time 0 of condition 'rare' has 4 cells only" in found[0]

@@ -98,3 +98,13 @@ def test_bad_requests(line):
         tw.tl.choose(line, "time", methods=())
     with pytest.raises(InputError, match="n_seeds"):
         tw.tl.choose(line, "time", n_seeds=0)
+
+
+def test_a_fit_by_choice_refuses_bad_options_before_it_trains(line):
+    for options, words in (
+        ({"n_models": 0}, "n_models"),
+        ({"resample": True}, "two models"),
+        ({"resume": True}, "folder"),
+    ):
+        with pytest.raises(InputError, match=words):
+            tw.tl.fit(line, "time", method="auto", config=CONFIG, **options)

@@ -90,3 +90,27 @@ def test_a_stored_fit_needs_no_replicates_afterwards():
     del adata.obs["mouse"]
     tw.tl.velocity(adata)
     assert np.isfinite(adata.obsm["velocity_X_pca_sd"]).all()
+
+
+def test_replicates_and_floors_are_of_one_condition():
+    """Two conditions far apart: the floors are those of either, not the way between them."""
+    near = course(0.0)
+    near.obs["arm"] = np.where(np.arange(near.n_obs) % 2, "x", "y")
+    near.obs["own"] = near.obs["arm"] + near.obs["mouse"]
+    far = near.copy()
+    far.obsm["X_pca"] = far.obsm["X_pca"] + np.where(far.obs["arm"] == "x", 50.0, 0.0)[:, None]
+    keys = {"condition_key": "arm", "replicate_key": "own", "n_seeds": 1, "config": SHORT}
+    found = []
+    for adata in (near, far):
+        table = tw.tl.leave_one_out(adata, "time", methods="otcfm", **keys).set_index("method")
+        found.append(table.loc[["floor", "floor-corrected", "floor-replicates"], "w1"].to_numpy())
+    np.testing.assert_allclose(found[1], found[0], rtol=0.5)  # pairs no longer cross between the conditions
+    assert found[1].max() < 3
+
+
+def test_a_single_cell_is_no_replicate(caplog):
+    adata = course(0.0)
+    adata.obs["mouse"] = "m0"
+    adata.obs.iloc[[0, 130, 250], adata.obs.columns.get_loc("mouse")] = "m1"
+    tw.tl.fit(adata, "time", method="otcfm", replicate_key="mouse", config=SHORT, rng=0)
+    assert WARNING not in caplog.text

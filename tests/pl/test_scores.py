@@ -103,3 +103,12 @@ def test_what_is_no_table_of_scores_is_named(scores, course):
         tw.pl.leave_one_out(course)
     with pytest.raises(InputError, match=r"lacks the columns \['energy'\], it has \['method', 'time', 'seed', 'w1'\]"):
         tw.pl.leave_one_out(scores, metric="energy")
+
+
+def test_shares_that_are_missing_are_left_out_or_named(scores):
+    scores = scores.assign(share=0.5, share_low=0.4, share_high=0.6)
+    gap = scores[~((scores["method"] == "otcfm") & (scores["time"] == 2))]  # a fit that failed
+    for kind in ("methods", "times"):
+        tw.pl.leave_one_out(gap, metric="share", kind=kind)
+        with pytest.raises(InputError, match="at every time a copy was as good as a fresh sample"):
+            tw.pl.leave_one_out(scores.assign(share=np.nan), metric="share", kind=kind)

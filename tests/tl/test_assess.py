@@ -100,8 +100,8 @@ def test_what_cannot_be_looked_at_is_named_and_the_rest_is_said(assessed):
     assert little.uns["assessment"]["verdict"] in ("weak", "good")
 
 
-@pytest.mark.parametrize(("shift", "expected"), [(0.0, "good"), (30.0, "doubt")])
-def test_replicates_that_part_more_than_times_are_a_doubt(assessed, shift, expected):
+@pytest.mark.parametrize(("shift", "expected"), [(0.0, "good"), (30.0, "bad")])
+def test_replicates_that_part_more_than_times_are_bad(assessed, shift, expected):
     other = np.arange(assessed.n_obs) % 4 < 2
     x = assessed.obsm["X_pca"].copy()
     x[other, -1] += shift

@@ -10,7 +10,7 @@ from anndata import AnnData
 from scipy import stats
 
 import thalweg as tw
-from thalweg.data.fates import UNKNOWN, fate_interval
+from thalweg.data.fates import UNKNOWN, draws_frame, fate_interval, read_draws
 from thalweg.errors import InputError
 
 SHORT = tw.tl.FitConfig(max_steps=30, width=8, depth=1, validate_every=10)
@@ -61,8 +61,9 @@ def test_draws_change_no_fate_and_are_part_of_its_error(fork):
     plain = tw.tl.fate(fork, "type", copy=True)
     drawn = tw.tl.fate(fork, "type", n_draws=6, rng=0, copy=True)
     pd.testing.assert_frame_equal(plain.obsm["fate_type"], drawn.obsm["fate_type"])
-    draws = drawn.obsm["fate_type_draws"]
+    draws = read_draws(drawn, "type", ["A", "B"])
     assert draws.shape == (180, 6, 2)
+    assert drawn.uns["fate_type"]["n_draws"] == 6
     np.testing.assert_allclose(draws.sum(2), 1, atol=1e-5)
     spread = np.square(draws - plain.obsm["fate_type"].to_numpy()[:, None]).mean(1)
     expected = np.sqrt(plain.obsm["fate_type_se"] ** 2 + spread)
@@ -85,9 +86,11 @@ def test_intervals_of_the_table(fork):
     for level in (0, 1, 1.5):
         with pytest.raises(InputError, match="level must lie between 0 and 1"):
             tw.get.fate_df(fork, "type", level=level)
-    for n in (-1, True):
-        with pytest.raises(InputError, match="n_draws must be a number of draws"):
+    for n in (-1, True, 2.5, "3"):
+        with pytest.raises(InputError, match="n_draws must be a whole number of draws"):
             tw.tl.fate(fork, "type", n_draws=n)
+    with pytest.raises(InputError, match="have the models of the fit as draws"):
+        tw.tl.fate(fork, "type", kind="flow", n_draws=4)
 
 
 def test_models_of_other_cells_are_draws_and_give_growth_an_error(tmp_path):
@@ -98,7 +101,7 @@ def test_models_of_other_cells_are_draws_and_give_growth_an_error(tmp_path):
     for one in (adata, back):
         tw.tl.velocity(one)
         tw.tl.fate(one, "type", rng=0)
-    assert adata.obsm["fate_type_draws"].shape == (180, 3, 2)
+    assert list(adata.obsm["fate_type_draws"].columns) == ["A:0", "A:1", "A:2", "B:0", "B:1", "B:2"]
     assert (adata.obs["growth_rate_sd"] > 0).any()
     np.testing.assert_allclose(adata.obs["growth_rate_sd"], back.obs["growth_rate_sd"])
     np.testing.assert_allclose(adata.obsm["fate_type_draws"], back.obsm["fate_type_draws"])
@@ -118,7 +121,7 @@ def with_draws(shift: float, seed=0) -> AnnData:
     obs = pd.DataFrame({"time": np.zeros(n)}, index=map(str, range(n)))
     adata = AnnData(x, obs=obs, var=pd.DataFrame(index=["gene"]))
     adata.obsm["fate_type"] = pd.DataFrame({"A": p, "B": 1 - p}, index=obs.index)
-    adata.obsm["fate_type_draws"] = np.stack([draws, 1 - draws], 2).astype(np.float32)
+    adata.obsm["fate_type_draws"] = draws_frame(np.stack([draws, 1 - draws], 2), ["A", "B"], obs.index)
     return adata
 
 
@@ -136,8 +139,36 @@ def test_intervals_of_drivers_hold_the_draws_of_the_fates():
     adata.obsm["fate_type"]["A"] += np.random.default_rng(1).normal(0, 0.01, 400)
     tw.tl.drivers(adata, "type", groups=["A"])
     found = tw.get.drivers_df(adata, "type").iloc[0]
-    r = [np.corrcoef(adata.X[:, 0], draw)[0, 1] for draw in adata.obsm["fate_type_draws"][:, :, 0].T]
+    r = [np.corrcoef(adata.X[:, 0], adata.obsm["fate_type_draws"][f"A:{i}"])[0, 1] for i in range(2)]
     away = np.mean((np.arctanh(r) - np.arctanh(found["correlation"])) ** 2)
     half = stats.norm.ppf(0.975) * np.sqrt(1 / (400 - 3) + away)
     assert found["upper"] == pytest.approx(np.tanh(np.arctanh(found["correlation"]) + half))
     assert found["lower"] == pytest.approx(np.tanh(np.arctanh(found["correlation"]) - half))
+
+
+def test_draws_belong_to_fates_by_name_and_missing_ones_are_refused():
+    adata = with_draws(0.3)
+    trend = tw.tl.gene_trends(adata, "gene", "time", fate="type")
+    adata.obsm["fate_type"] = adata.obsm["fate_type"][["B", "A"]]
+    turned = tw.tl.gene_trends(adata, "gene", "time", fate="type")
+    columns = ["mean", "lower", "upper"]
+    for group in "AB":
+        one, other = (t[t["group"] == group][columns].to_numpy() for t in (trend, turned))
+        np.testing.assert_allclose(one, other, rtol=0.05)
+    other = with_draws(0.3)
+    del other.obsm["fate_type_draws"]
+    joined = anndata.concat([adata, other], join="outer", index_unique="-")
+    for verb in (lambda: tw.tl.gene_trends(joined, "gene", "time", fate="type"), lambda: tw.tl.drivers(joined, "type")):
+        with pytest.raises(InputError, match="lacks draws for 400 of 800 cells"):
+            verb()
+    adata.obsm["fate_type"] = adata.obsm["fate_type"].rename(columns={"A": "C"})
+    with pytest.raises(InputError, match="holds no draws of the fates"):
+        tw.tl.drivers(adata, "type")
+
+
+def test_standard_errors_belong_to_fates_by_name(fork):
+    fork = tw.tl.fate(fork, "type", n_draws=3, rng=0, copy=True)
+    before = tw.get.fate_df(fork, "type").pivot(index="cell", columns="group", values="lower")
+    fork.obsm["fate_type"] = fork.obsm["fate_type"][["B", "A"]]
+    after = tw.get.fate_df(fork, "type").pivot(index="cell", columns="group", values="lower")
+    np.testing.assert_array_equal(before[["A", "B"]], after[["A", "B"]])

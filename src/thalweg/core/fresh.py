@@ -16,6 +16,7 @@ Probability Theory and Related Fields 2015.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -39,7 +40,12 @@ class Fresh(NamedTuple):
 
 
 def fresh_distance(
-    y: Floats, b: Floats | None = None, *, rng: np.random.Generator, max_memory: int | None = None
+    y: Floats,
+    b: Floats | None = None,
+    *,
+    rng: np.random.Generator,
+    strata: NDArray[np.int64] | None = None,
+    max_memory: int | None = None,
 ) -> Fresh:
     """Estimate the Wasserstein-1 distance between a sample and a fresh one of its size.
 
@@ -51,6 +57,9 @@ def fresh_distance(
         Weights, shape ``(n,)``; uniform by default.
     rng
         Cuts the sample, six times (twice where it is large).
+    strata
+        Number of the stratum of each point, shape ``(n,)``: parts, and a fresh sample, then have the strata in the same
+        proportions as this sample.
     max_memory
         Bytes allowed; 4 GiB by default.
 
@@ -72,8 +81,10 @@ def fresh_distance(
     n = len(y)
     if n < SMALLEST:
         return Fresh(float("nan"), float("nan"))
-    cuts = [rng.permutation(n) for _ in range(_CUTS if n < _MANY else _FEWER)]
-    found = [np.concatenate([_apart(y, b, cut, n // k, max_memory) for cut in cuts]) for k in (2, 8)]
+    of = np.zeros(n, dtype=np.int64) if strata is None else strata
+    cuts = [shuffled(of, rng) for _ in range(_CUTS if n < _MANY else _FEWER)]
+    weights = _Weights(b, of)
+    found = [np.concatenate([_apart(y, weights, cut, n // k, max_memory) for cut in cuts]) for k in (2, 8)]
     halves, eighths = (float(one.mean()) for one in found)
     if eighths == 0:
         return Fresh(0.0, 0.0)
@@ -81,12 +92,39 @@ def fresh_distance(
     return Fresh(value, value / halves * _ERROR * float(found[1].std()))
 
 
-def _apart(y: Floats, b: Floats | None, cut: NDArray[np.int64], size: int, max_memory: int | None) -> Floats:
+def shuffled(strata: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """A random order in which every stretch holds the strata in about the same proportions."""
+    order = rng.permutation(len(strata))
+    place = np.empty(len(strata))
+    for one in np.unique(strata):
+        rows = order[strata[order] == one]
+        place[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
+    return np.argsort(place, kind="stable")
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """Weights of parts of a sample, in which each stratum has its share of the whole."""
+
+    b: Floats | None
+    strata: NDArray[np.int64]
+
+    def __call__(self, part: NDArray[np.int64]) -> Floats | None:
+        """Weights of some points; None where all are equal."""
+        names = np.unique(self.strata)
+        if len(names) == 1:
+            return None if self.b is None else self.b[part]
+        b = np.ones(len(self.strata)) if self.b is None else self.b
+        out: Floats = b[part].copy()
+        for one in names:
+            own = self.strata[part] == one
+            if own.any():
+                out[own] *= b[self.strata == one].sum() / out[own].sum()
+        return out
+
+
+def _apart(y: Floats, weights: _Weights, cut: NDArray[np.int64], size: int, max_memory: int | None) -> Floats:
     """Distances between disjoint parts of so many points."""
     parts = [cut[i : i + size] for i in range(0, len(cut) - size + 1, size)]
     pairs = zip(parts[::2], parts[1::2], strict=False)
-    found = [
-        wasserstein(y[i], y[j], a=None if b is None else b[i], b=None if b is None else b[j], max_memory=max_memory)
-        for i, j in pairs
-    ]
-    return np.array(found)
+    return np.array([wasserstein(y[i], y[j], a=weights(i), b=weights(j), max_memory=max_memory) for i, j in pairs])

@@ -95,6 +95,15 @@ class Cells:
         """Conditions of some rows as a flow takes them: None without a condition."""
         return self.condition[rows] if self.conditions else None
 
+    def populations(self) -> dict[str, Floats]:
+        """The weights of the cells of each time (and condition), by the words for it."""
+        out = {}
+        for condition in self.strata:
+            of = f" of condition {self.conditions[condition]!r}" if self.conditions else ""
+            for t in self.times_of(condition).tolist():
+                out[f"time {t:g}{of}"] = self.weights[self.rows(t, condition)]
+        return out
+
     def at(self, time: float) -> Floats:
         """Coordinates of the cells observed at ``time``."""
         return self.x[self.time == time]
@@ -187,7 +196,7 @@ def read_course(adata: AnnData, recipe: Recipe) -> Cells:
             f"obs[{key!r}] only, so no cells can be coupled within a condition. If it is a batch of each day, "
             "leave condition_key out; batch and time cannot be told apart then."
         )
-    remark_on(adata, cells.use_rep, cells.x, key, cells.time, cells.weights)
+    remark_on(adata, cells.use_rep, cells.x, key, cells.time, cells.populations())
     return cells
 
 

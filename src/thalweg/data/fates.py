@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,10 +51,44 @@ def read_fates(adata: AnnData, groupby: str) -> pd.DataFrame:
     return fates
 
 
-def read_draws(adata: AnnData, groupby: str) -> Floats | None:
-    """Fates by each draw of the cells or each model, shape ``(n_cells, n_draws, n_groups)``; None without draws."""
-    draws = adata.obsm.get(f"fate_{groupby}_draws")
-    return None if draws is None else np.asarray(draws, dtype=np.float64)
+def draws_frame(draws: Floats, groups: Sequence[str], names: pd.Index) -> pd.DataFrame:
+    """Fates by each draw, shape ``(n_cells, n_draws, n_groups)``, as a table that subsets and joins as others.
+
+    Its columns are named ``"<group>:<draw>"``.
+    """
+    n, n_draws, k = draws.shape
+    columns = [f"{group}:{i}" for group in groups for i in range(n_draws)]
+    return pd.DataFrame(draws.transpose(0, 2, 1).reshape(n, k * n_draws), names, columns, dtype=np.float32)
+
+
+def read_draws(adata: AnnData, groupby: str, groups: Sequence[str]) -> Floats | None:
+    """Fates by each draw of the cells or each model, shape ``(n_cells, n_draws, n_groups)``; None without draws.
+
+    Raises
+    ------
+    InputError
+        If a group has no draws, or a cell has none (it came from other data).
+    """
+    key = f"fate_{groupby}_draws"
+    if key not in adata.obsm:
+        return None
+    frame, n_draws = adata.obsm[key], 0
+    while f"{groups[0]}:{n_draws}" in frame.columns:
+        n_draws += 1
+    names = [[f"{group}:{i}" for group in groups] for i in range(n_draws)]
+    if not n_draws or not {name for row in names for name in row} <= set(frame.columns):
+        raise InputError(
+            f"obsm[{key!r}] holds no draws of the fates {list(groups)}; run tw.tl.fate(adata, {groupby!r}) again, or "
+            f"remove it: del adata.obsm[{key!r}]."
+        )
+    draws = np.stack([frame[row].to_numpy(dtype=np.float64) for row in names], 1)
+    missing = ~np.isfinite(draws).all((1, 2))
+    if missing.any():
+        raise InputError(
+            f"obsm[{key!r}] lacks draws for {int(missing.sum())} of {len(missing)} cells, as after joining; run "
+            f"tw.tl.fate(adata, {groupby!r}) on all of them, or remove it: del adata.obsm[{key!r}]."
+        )
+    return draws
 
 
 def beta_law(p: Floats, error: Floats) -> tuple[Floats, Floats]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 Floats = NDArray[np.float64]
+Populations: TypeAlias = Mapping[str, Floats]
 
 FEW = 10  # cells of a time point below which its population is hardly known
 _FEW_BY_WEIGHT, _SHARE_BY_WEIGHT = 50, 0.5  # effective cells, and what share of all cells they are
@@ -27,13 +28,15 @@ class Remark(NamedTuple):
     text: str
 
 
-def remark_on(adata: AnnData, use_rep: str, x: Floats, time_key: str, time: Floats, weights: Floats) -> None:
+def remark_on(adata: AnnData, use_rep: str, x: Floats, time_key: str, time: Floats, populations: Populations) -> None:
     """Log each of the remarks as a warning; arguments as of `remarks`."""
-    for one in remarks(adata, use_rep, x, time_key, time, weights):
+    for one in remarks(adata, use_rep, x, time_key, time, populations):
         logger.warning("%s", one.text)
 
 
-def remarks(adata: AnnData, use_rep: str, x: Floats, time_key: str, time: Floats, weights: Floats) -> list[Remark]:
+def remarks(
+    adata: AnnData, use_rep: str, x: Floats, time_key: str, time: Floats, populations: Populations
+) -> list[Remark]:
     """What a careful colleague would ask about.
 
     Parameters
@@ -44,40 +47,35 @@ def remarks(adata: AnnData, use_rep: str, x: Floats, time_key: str, time: Floats
         The representation and its coordinates, shape ``(n, d)``.
     time_key, time
         The time column and the time of each cell, shape ``(n,)``.
-    weights
-        Of the cells, shape ``(n,)``.
+    populations
+        The weights of the cells of each population, by the words for it.
     """
-    return [
-        *_populations(time),
-        *_weights(time, weights),
-        *_names(adata),
-        *_coordinates(use_rep, x),
-        *_batches(adata, time_key, time),
-    ]
+    batches = _batches(adata, time_key, time)
+    return [*_populations(populations), *_names(adata), *_coordinates(use_rep, x), *batches]
 
 
-def _populations(time: Floats) -> Iterator[Remark]:
-    for value, count in zip(*np.unique(time, return_counts=True), strict=True):
-        if count == 1:
-            yield Remark("few cells", f"time {value:g} has a single cell; its population is a point")
-        elif count < FEW:
-            yield Remark(
-                "few cells",
-                f"time {value:g} has {count} cells only, too few to know its population; leave it out, or give it the "
-                "number of a neighbouring time in time_map=",
-            )
-
-
-def _weights(time: Floats, weights: Floats) -> Iterator[Remark]:
-    for value in np.unique(time):
-        w = weights[time == value] / weights[time == value].max()  # squares stay finite
+def _populations(populations: Populations) -> Iterator[Remark]:
+    for where, weights in populations.items():
+        yield from _few(where, len(weights))
+        w = weights / weights.max()  # squares stay finite
         effective = float(w.sum() ** 2 / (w @ w))
         if effective < min(_FEW_BY_WEIGHT, _SHARE_BY_WEIGHT * len(w)):
             yield Remark(
                 "weights",
-                f"by their weights the {len(w)} cells of time {value:g} count as {effective:.0f}: a few heavy ones "
-                "decide; check the column of weights, or leave it out",
+                f"by their weights the {len(w)} cells of {where} count as {effective:.0f}: a few heavy ones decide; "
+                "check the column of weights, or leave it out",
             )
+
+
+def _few(where: str, count: int) -> Iterator[Remark]:
+    if count == 1:
+        yield Remark("few cells", f"{where} has a single cell; its population is a point")
+    elif count < FEW:
+        yield Remark(
+            "few cells",
+            f"{where} has {count} cells only, too few to know its population; leave it out, or give it the "
+            "number of a neighbouring time in time_map=",
+        )
 
 
 def _names(adata: AnnData) -> Iterator[Remark]:

@@ -111,7 +111,8 @@ class Fold:
         """What the scores at this time are measured by."""
         (x, a), (y, b), limit = self.copied, (self.truth.x, self.truth.weights), settings.max_memory
         copy, by_cell = distances.wasserstein_shares(x, y, a=unless_equal(a), b=unless_equal(b), max_memory=limit)
-        fresh = fresh_distance(y, unless_equal(b), rng=np.random.default_rng(0), max_memory=limit)
+        rng, of = np.random.default_rng(0), self.truth.condition
+        fresh = fresh_distance(y, unless_equal(b), rng=rng, strata=of, max_memory=limit)
         return Scale(copy, by_cell, *fresh, b / b.sum())
 
     def judged(self, cloud: Cloud) -> Weighted:

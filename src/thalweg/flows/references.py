@@ -11,9 +11,11 @@ from itertools import combinations
 import numpy as np
 
 from thalweg._settings import settings
+from thalweg.core.fresh import shuffled
 from thalweg.core.ot.exact import solve_exact
 from thalweg.flows.evaluate import COLUMNS, REFERENCES, compare, score
 from thalweg.flows.folds import Fold
+from thalweg.flows.replicates import replicates_of
 from thalweg.flows.score_rows import Row, Unit
 
 
@@ -49,13 +51,16 @@ def _ot_midpoint(fold: Fold, seed: int) -> Row:
 
 def _floor(fold: Fold, seed: int) -> Row | None:
     """Two disjoint halves of the real cells; None where a single real cell has no two halves."""
-    x, weights = fold.truth.x, fold.truth.weights
-    order = np.random.default_rng(seed).permutation(len(x))
+    truth = fold.truth
+    order = shuffled(truth.condition, np.random.default_rng(seed))
     half = len(order) // 2
     if not half:
         return None
-    one, other = order[:half], order[half:]
-    return compare(fold, "floor", seed, [(x[one], weights[one])], (x[other], weights[other]), 0.0)
+    one, other = (
+        fold.weighted(truth.x[rows], truth.weights[rows], truth.condition[rows])
+        for rows in (order[:half], order[half:])
+    )
+    return compare(fold, "floor", seed, [one], other, 0.0)
 
 
 def _floor_corrected(fold: Fold, seed: int) -> Row | None:
@@ -69,12 +74,12 @@ def _floor_corrected(fold: Fold, seed: int) -> Row | None:
 
 
 def _floor_replicates(fold: Fold, seed: int) -> Row | None:
-    """How far apart two replicates of the time are, a mean over all pairs; None where fewer than two are named."""
-    truth = fold.truth
-    if truth.replicate is None:
-        return None
-    clouds = [(truth.x[of], truth.weights[of]) for of in (truth.replicate == r for r in np.unique(truth.replicate))]
-    rows = [compare(fold, "floor-replicates", seed, [one], other, 0.0) for one, other in combinations(clouds, 2)]
+    """How far apart two replicates of one condition are, a mean over all pairs; None where there are none."""
+    truth, rows = fold.truth, []
+    for condition in fold.ends:
+        parts = replicates_of(truth, truth.rows(fold.time, condition))
+        clouds = [(truth.x[of], truth.weights[of]) for of in parts]
+        rows += [compare(fold, "floor-replicates", seed, [one], other, 0.0) for one, other in combinations(clouds, 2)]
     if not rows:
         return None
     figures = ("w1", "w1_both_ends", "energy_distance", "variance_ratio")

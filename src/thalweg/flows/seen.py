@@ -14,7 +14,7 @@ from thalweg.data.cells import Cells
 Floats = NDArray[np.float64]
 Names = NDArray[Any]
 _FEW = 3  # cells of each time that are kept as they are
-_MOVED = 1e-3  # in standard deviations of the cells of a time; more than float32 and a file change
+_MOVED = 0.01  # in the widest standard deviation of a time; more than rounding changes, float16 included
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Seen:
         if not known.any():
             return 0, 0
         now = x[[place[str(name)] for name in self.names.ravel()[known]]]
-        unit = np.maximum(np.repeat(self.sd, self.names.shape[1], axis=0)[known], 1e-6)
+        unit = np.maximum(np.repeat(self.sd.max(1), self.names.shape[1])[known, None], 1e-6)
         away = np.abs(now - self.coordinates.reshape(-1, x.shape[1])[known]) > _MOVED * unit
         return int(away.any(1).sum()), int(known.sum())
 

@@ -153,7 +153,7 @@ def fate_df(adata: AnnData, groupby: str, *, level: float = 0.95, key: str | Non
     InputError
         If ``level`` is not between 0 and 1.
     """
-    if not 0 < level < 1:
+    if not (isinstance(level, int | float | np.number) and 0 < level < 1):
         raise InputError(f"level must lie between 0 and 1, found {level!r}.")
     name = key or f"fate_{groupby}"
     if name not in adata.obsm or name not in adata.uns:
@@ -168,7 +168,8 @@ def fate_df(adata: AnnData, groupby: str, *, level: float = 0.95, key: str | Non
     cell = np.repeat(np.arange(n), k)
     p = fates.to_numpy(dtype=np.float64).ravel()
     errors = adata.obsm.get(f"{name}_se")  # none in results of earlier releases
-    error = np.full(n * k, np.nan) if errors is None else errors.to_numpy(dtype=np.float64).ravel()
+    known = pd.DataFrame(index=fates.index) if errors is None else errors
+    error = known.reindex(columns=fates.columns).to_numpy(dtype=np.float64).ravel()
     lower, upper = fate_interval(p, error, level)
     return pd.DataFrame(
         {

@@ -78,6 +78,12 @@ def leave_one_out(
         raise InputError(f"kind must be 'methods' or 'times', found {kind!r}.")
     floor = _floor(scores, metric)
     data = scores[~scores["method"].isin(FLOORS)]
+    if not data[metric].notna().any():
+        raise InputError(
+            f"scores[{metric!r}] holds no number to draw"
+            + (": at every time a copy was as good as a fresh sample" if metric == "share" else "")
+            + "; draw another column, metric='w1'."
+        )
     mean = data.groupby("method")[metric].mean().sort_values(ascending=metric != "share")  # best first
     height = 0.75 + 0.22 * len(mean) if kind == "methods" else 2.4
     with canvas(ax, show, height=height) as (axes,):
@@ -113,7 +119,7 @@ def _by_method(axes: Axes, data: pd.DataFrame, floor: pd.Series, metric: str, me
         for lane, (time, color) in zip(lanes, colors.items(), strict=True):
             x = data.loc[(data["method"] == name) & (data["time"] == time), metric]
             axes.scatter(x, np.full(len(x), row + lane), s=0.3 * small() ** 2, color=color, linewidths=0, zorder=3)
-            if metric == "share":
+            if metric == "share" and len(x):
                 low, high = _limits(data[(data["method"] == name) & (data["time"] == time)]).iloc[0]
                 axes.hlines(row + lane, low, high, color=color, lw=0.7, zorder=2)
     axes.set_yticks(range(len(mean)), list(mean.index))
@@ -149,7 +155,8 @@ def _by_time(axes: Axes, data: pd.DataFrame, floor: pd.DataFrame, metric: str, m
             times, seeds["mean"], whisker, color=color, ls=dash, marker="o", ms=2.5, lw=1, elinewidth=0.8, label=name
         )
         last = seeds["mean"].dropna()
-        ends.append((float(last.iloc[-1]), float(last.index[-1]), name, color))
+        if len(last):
+            ends.append((float(last.iloc[-1]), float(last.index[-1]), name, color))
     if metric != "share":  # which may be negative
         axes.set_ylim(bottom=0)
     _name_ends(axes, ends, len(floor) > 0, times[-1])

@@ -37,6 +37,8 @@ def next_time(table: pd.DataFrame, *, ax: Axes | None = None, show: bool | None 
     absent = {"time", "disagreement", "start", "end"} - set(getattr(table, "columns", ()))
     if absent:
         raise InputError(f"table must be that of tw.tl.next_time; it lacks the columns {sorted(absent)}.")
+    if not table["disagreement"].notna().any():
+        raise InputError("table has no row with a disagreement; run tw.tl.next_time again.")
     with canvas(ax, show) as (axes,):
         observed = np.unique(table[["start", "end"]].to_numpy())
         for t in observed:

@@ -93,7 +93,7 @@ def velocity(
     """
     if kind not in _NODES:
         raise InputError(f"kind must be one of {list(_NODES)}, found {kind!r}.")
-    if duration is not None and not (np.isfinite(duration) and duration > 0):
+    if duration is not None and not (isinstance(duration, int | float | np.number) and 0 < duration < np.inf):
         raise InputError(f"duration must be a positive time, found {duration!r}.")
     embedding = read_embedding(adata, basis, components)
     v = read_velocity(adata, embedding, velocity_key)
@@ -138,7 +138,7 @@ def _stream(axes: Axes, table: pd.DataFrame, nodes: int, density: float) -> None
     u, v = (np.ma.masked_invalid(grid[name]) for name in ("u", "v"))
     speed = np.ma.hypot(u, v)
     fastest = float(speed.max()) if speed.count() else 0.0
-    if not fastest:
+    if not fastest or min(np.ptp(grid["x"]), np.ptp(grid["y"])) == 0:
         return
     width: Any = 0.35 + 0.9 * np.sqrt(speed.filled(0) / fastest)
     axes.streamplot(
@@ -156,7 +156,7 @@ def _of_cells(adata: AnnData, xy: Floats, v: Floats, cells: NDArray[np.intp]) ->
 
 def _duration(arrows: pd.DataFrame, square: Floats) -> float:
     """The time in which the longest twentieth go one and a half squares, rounded down to one figure."""
-    lengths = (arrows[["u", "v"]].dropna().abs() / square).max(axis=1)
+    lengths = (arrows[["u", "v"]].dropna().abs() / np.where(square > 0, square, np.inf)).max(axis=1)
     longest = float(np.quantile(lengths, 0.95)) if len(lengths) else 0.0
     if not longest:
         return 1.0

@@ -37,7 +37,7 @@ def drivers(
     adata: AnnData,
     groupby: str,
     *,
-    groups: Sequence[str] | None = None,
+    groups: str | Sequence[str] | None = None,
     genes: Sequence[str] | None = None,
     layer: str | None = None,
     time_key: str | None = None,
@@ -101,7 +101,8 @@ def drivers(
     """
     if not 0 < level < 1:
         raise InputError(f"level must lie between 0 and 1, found {level!r}.")
-    fates, draws = _chosen(read_fates(adata, groupby), groups, read_draws(adata, groupby))
+    fates = _chosen(read_fates(adata, groupby), groups)
+    draws = read_draws(adata, groupby, list(map(str, fates.columns)))
     time = None if time_key is None else parse_times(adata, time_key, time_map)
     if until is not None and time is None:
         raise InputError(f"until={until:g} needs time_key, to know which cells were observed by then.")
@@ -119,7 +120,8 @@ def drivers(
     columns = np.arange(adata.n_vars) if genes is None else gene_columns(adata, genes)
     matrix = expression_matrix(adata, layer)
     r = _correlate(matrix, rows, columns, fates.to_numpy()[rows], strata)
-    by_draw = [_correlate(matrix, rows, columns, one[rows], strata) for one in draws]
+    each = [] if draws is None else list(draws.swapaxes(0, 1))
+    by_draw = [_correlate(matrix, rows, columns, one[rows], strata) for one in each]
     table = _tests(r, _differ(r, by_draw), freedom, level, [str(f) for f in fates.columns], adata.var_names[columns])
     constant = int(table["correlation"].isna().sum())
     out = writable(adata, copy)
@@ -133,16 +135,15 @@ def drivers(
     return out if copy else None
 
 
-def _chosen(
-    fates: pd.DataFrame, groups: Sequence[str] | None, draws: Floats | None
-) -> tuple[pd.DataFrame, list[Floats]]:
-    """The fates to test, and the same by each draw."""
-    by_name = {str(name): k for k, name in enumerate(fates.columns)}
-    unknown = [g for g in groups or () if str(g) not in by_name]
+def _chosen(fates: pd.DataFrame, groups: str | Sequence[str] | None) -> pd.DataFrame:
+    if groups is None:
+        return fates
+    by_name = {str(name): name for name in fates.columns}
+    wanted = [groups] if isinstance(groups, str) else list(groups)
+    unknown = [g for g in wanted if str(g) not in by_name]
     if unknown:
         raise InputError(f"groups={unknown} are no fates; choose from {list(by_name)}.")
-    places = list(by_name.values()) if groups is None else [by_name[str(g)] for g in groups]
-    return fates.iloc[:, places], [] if draws is None else list(draws[:, :, places].swapaxes(0, 1))
+    return fates[[by_name[str(g)] for g in wanted]]
 
 
 def _strata(parts: Sequence[NDArray[Any]], n: int) -> NDArray[np.intp]:

@@ -14,6 +14,7 @@ from thalweg._settings import logger
 from thalweg.core.neighbours import check_neighbours
 from thalweg.data.cells import Cells, Floats
 from thalweg.data.entries import find_fit
+from thalweg.data.fates import draws_frame
 from thalweg.data.times import obs_column
 from thalweg.data.writing import writable
 from thalweg.errors import InputError
@@ -90,7 +91,7 @@ def fate(
     include_died
         Add the column ``"died"``: the probability that the lineage of a cell ends before the last time, because its
         state vanishes, or by the rates of a fit with ``death_key``. The other columns are then the probabilities that
-        it survives and ends in the group.
+        it survives and ends in the group. Its standard error is not known, and stands as 0.
     n_samples, n_steps
         Futures of each cell, and steps of each in an interval, under the SDE.
     n_neighbors
@@ -131,7 +132,7 @@ def fate(
         draws of the cells or the models of a fit with ``n_models``. `thalweg.get.fate_df` has the intervals.
     ``adata.obs[key_added + "_se"]`` : float
         That of the most probable group.
-    ``adata.obsm[key_added + "_draws"]`` : array, float32, shape ``(n_cells, n_draws, n_groups)``
+    ``adata.obsm[key_added + "_draws"]`` : DataFrame, float32, columns ``"<group>:<draw>"``
         The fates by each draw of the cells or each model, where there are several. `gene_trends` and `drivers` widen
         their intervals by them.
     ``adata.uns[key_added]`` : dict
@@ -149,13 +150,12 @@ def fate(
     check_neighbours(n_neighbors, bandwidth)
     check_samples(n_samples)
     _check_kind(kind, stored)
-    if n_draws is not None and (isinstance(n_draws, bool) or n_draws < 0):
-        raise InputError(f"n_draws must be a number of draws, 0 or more, found {n_draws!r}.")
+    along_plans = _along_plans(kind, stored, stochastic)
+    _check_draws(n_draws, along_plans)
     cells, noise = stored.alive(cells_of(adata, stored)), make_noise(stored.process, stochastic, generator)
     column = obs_column(adata, groupby, "groupby")
     groups = _groups(column, cells, terminal, groupby)
     codes = pd.Categorical(column.astype(str).where(column.notna()), categories=groups).codes.astype(np.int64)
-    along_plans = kind == "plan" or (kind is None and stored.method.bridged and stochastic is None)
     n_futures = n_samples if noise and not along_plans else 1
     ends = codes, len(groups), n_neighbors, bandwidth
     if along_plans:
@@ -177,6 +177,7 @@ def fate(
         "kind": "plan" if along_plans else "flow",
         "stochastic": noise.strength if noise and not along_plans else 0.0,
         "n_samples": n_futures,
+        "n_draws": 0 if found.draws is None else found.draws.shape[1],
         "n_neighbors": n_neighbors,
         "bandwidth": found.bandwidth,
     }
@@ -195,7 +196,23 @@ def _write(out: AnnData, name: str, found: Found, groups: list[str]) -> None:
     out.obs[f"{name}_se"] = found.error[np.arange(len(best)), best]
     out.obsm.pop(f"{name}_draws", None)
     if found.draws is not None:
-        out.obsm[f"{name}_draws"] = found.draws.astype(np.float32)
+        out.obsm[f"{name}_draws"] = draws_frame(found.draws, groups, out.obs_names)
+
+
+def _check_draws(n_draws: int | None, along_plans: bool) -> None:
+    if n_draws is None:
+        return
+    if isinstance(n_draws, bool) or not isinstance(n_draws, int | np.integer) or n_draws < 0:
+        raise InputError(f"n_draws must be a whole number of draws, 0 or more, found {n_draws!r}.")
+    if n_draws and not along_plans:
+        raise InputError(
+            f"n_draws={n_draws} draws cells for plans (kind='plan', the default of 'usb'); fates of kind='flow' "
+            "have the models of the fit as draws: tw.tl.fit(n_models=5, resample=True)."
+        )
+
+
+def _along_plans(kind: str | None, stored: Stored, stochastic: bool | float | None) -> bool:
+    return kind == "plan" or (kind is None and stored.method.bridged and stochastic is None)
 
 
 def _check_kind(kind: str | None, stored: Stored) -> None:

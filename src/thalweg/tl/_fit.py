@@ -11,7 +11,8 @@ import numpy as np
 from thalweg._device import resolve_device
 from thalweg._random import Rng, resolve_rng
 from thalweg._settings import logger
-from thalweg.data.cells import Cells, read_course
+from thalweg.data.cells import Cells, Floats, read_course
+from thalweg.data.entries import plan_relaxation
 from thalweg.data.recipe import Recipe
 from thalweg.data.sizes import Sizes, read_sizes
 from thalweg.data.times import TimeMap
@@ -189,13 +190,13 @@ def fit(
     if check:
         _remark_on(cells)
     axis, place = course_axis(cells, spacing), resolve_device(device)
+    _check_options(n_models, resample, resume and checkpoint_dir is None)
     if method == AUTO:
-        method = _choose(cells, Trial(replace(config, score=None), spacing, place, False), generator)
+        relaxation = None if growth_key is None else plan_relaxation(adata, growth_key)
+        method = _choose(cells, Trial(replace(config, score=None), spacing, place, False), generator, sizes, relaxation)
     chosen = _resolved(method, config)
     _check_sizes(sizes is not None, chosen)
-    if resume and checkpoint_dir is None:
-        raise InputError("resume=True needs checkpoint_dir, the folder to go on from.")
-    generators = _generators(generator, n_models, resample)
+    generators = [generator, *generator.spawn(int(n_models) - 1)]
     runs = open_runs(
         checkpoint_dir, identify(cells, chosen, axis, place, sizes, resample), config, generators,
         resume=resume, every=checkpoint_every, fresh=rng is None and random_state is None,
@@ -227,9 +228,12 @@ def _resolved(method: str | Method, config: FitConfig) -> Method:
     return with_dynamics(chosen) if config.score is not None and not chosen.bridged else chosen
 
 
-def _choose(cells: Cells, trial: Trial, rng: np.random.Generator) -> str:
-    """The method that the inner times choose."""
-    found = choose(cells, candidates(CANDIDATES), trial, [int(rng.integers(2**31))])
+def _choose(
+    cells: Cells, trial: Trial, rng: np.random.Generator, sizes: Floats | None, relaxation: float | None
+) -> str:
+    """The method that the inner times choose; of those with births and deaths where sizes were counted."""
+    names = [name for name in CANDIDATES if sizes is None or find_method(name).turns_over]
+    found = choose(cells, candidates(names), trial, [int(rng.integers(2**31))], relaxation)
     logger.info("%s", found.reason)
     return found.method
 
@@ -242,10 +246,11 @@ def _check_sizes(given: bool, method: Method) -> None:
         )
 
 
-def _generators(rng: np.random.Generator, n_models: int, resample: bool) -> list[np.random.Generator]:
-    """A generator for each model; the first one is that of a single fit."""
+def _check_options(n_models: int, resample: bool, nowhere: bool) -> None:
+    """Refuse what needs no look at the cells; ``nowhere`` to resume from."""
+    if nowhere:
+        raise InputError("resume=True needs checkpoint_dir, the folder to go on from.")
     if resample and n_models == 1:
         raise InputError("resample=True needs two models at least, whose differences are the error; give n_models=5.")
     if isinstance(n_models, bool) or not isinstance(n_models, int | np.integer) or n_models < 1:
         raise InputError(f"n_models must be a positive integer, found {n_models!r}.")
-    return [rng, *rng.spawn(int(n_models) - 1)]

@@ -126,7 +126,8 @@ def _groups(adata: AnnData, fate: str | None, groupby: str | None) -> Iterator[t
     if fate is not None and groupby is not None:
         raise InputError(f"give fate={fate!r} (lineages) or groupby={groupby!r} (groups of cells), not both.")
     if fate is not None:
-        fates, draws = read_fates(adata, fate), read_draws(adata, fate)
+        fates = read_fates(adata, fate)
+        draws = read_draws(adata, fate, list(map(str, fates.columns)))
         for k, name in enumerate(fates.columns):
             yield str(name), fates[name].to_numpy().clip(0), None if draws is None else draws[:, :, k].T.clip(0)
     elif groupby is not None:

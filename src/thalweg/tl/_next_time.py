@@ -34,7 +34,7 @@ def next_time(
     adata: AnnData,
     time_key: str,
     *,
-    methods: Sequence[str] = ("otcfm", "fm"),
+    methods: str | Sequence[str] = ("otcfm", "fm"),
     n_models: int = 2,
     n_between: int = 3,
     use_rep: str | None = None,
@@ -89,6 +89,7 @@ def next_time(
     InputError
         If the data cannot be used, or there is only one model.
     """
+    methods = [methods] if isinstance(methods, str) else list(methods)
     if n_models * len(methods) < 2 or n_between < 1:
         raise InputError(
             f"two models at least must be compared, at one time between at least; found {len(methods)} methods, "

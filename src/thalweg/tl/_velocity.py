@@ -134,6 +134,7 @@ def velocity(
         logger.info("added obsm[%r], obs['velocity_agreement']: how far the models differ", f"{name}_sd")
     else:
         out.obs.drop(columns="velocity_agreement", errors="ignore", inplace=True)  # of an earlier fit
+        out.obsm.pop(f"{name}_sd", None)
     out.obs.drop(columns="growth_rate_sd", errors="ignore", inplace=True)  # of an earlier fit
     if stored.turnovers:
         out.obs["growth_rate"], growth_sd = stored.growth_now(read_cells(adata, stored.recipe))

@@ -24,8 +24,9 @@ def cells_of(adata: AnnData, stored: Stored, recipe: Recipe | None = None) -> Ce
         moved, known = stored.seen.moved(cells.x, adata.obs_names.to_numpy())
         if moved:
             logger.warning(
-                "%d of %d cells that the fit remembers have other coordinates in %s now than when it was fitted; what "
-                "it says of them is wrong. Bring those coordinates back, or fit again",
+                "%d of %d cells that the fit remembers have other coordinates in %s now than when it was fitted: they "
+                "were computed again, or these are other cells of the same names. What the fit says of them is wrong; "
+                "bring the coordinates back, or fit again",
                 moved, known, cells.use_rep,
             )  # fmt: skip
     return cells

@@ -30,7 +30,7 @@ _FEW_COMPONENTS, _CYCLE, _KNOWN = 5, 0.6, 0.25
 
 def data_evidence(adata: AnnData, cells: Cells, time_key: str) -> list[Evidence]:
     """Remarks on the cells, their components and their cell cycle."""
-    found = remarks(adata, cells.use_rep, cells.x, time_key, cells.time, cells.weights)
+    found = remarks(adata, cells.use_rep, cells.x, time_key, cells.time, cells.populations())
     out = [_remark(one) for one in found]
     if not found:
         counts = [len(cells.rows(t)) for t in cells.times]
@@ -80,7 +80,7 @@ def replicates(cells: Cells, rng: np.random.Generator) -> Evidence:
     says = f"replicates of a time are {max(ratio, 0):.0%} as far apart as neighbouring times (energy distance)"
     if ratio <= 1:
         return Evidence("replicates", "good", ratio, says)
-    return Evidence("replicates", "doubt", ratio, says, "Integrate the replicates, or fit each of them alone.")
+    return Evidence("replicates", "bad", ratio, says, "Integrate the replicates, or fit each of them alone.")
 
 
 def _remark(one: Remark) -> Evidence:
