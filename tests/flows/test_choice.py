@@ -8,7 +8,7 @@ import pytest
 
 import thalweg as tw
 from thalweg.errors import InputError
-from thalweg.flows.choice import _decided
+from thalweg.flows.choice import Choice, _decided
 
 CONFIG = tw.tl.FitConfig(max_steps=40, width=16, depth=2)
 
@@ -108,3 +108,17 @@ def test_a_fit_by_choice_refuses_bad_options_before_it_trains(line):
     ):
         with pytest.raises(InputError, match=words):
             tw.tl.fit(line, "time", method="auto", config=CONFIG, **options)
+
+
+def test_a_fit_by_choice_makes_rates_of_plans_again_in_each_fold(line, monkeypatch):
+    """Or they would have seen the time that is left out."""
+    adata, seen = line.copy(), []
+    tw.pp.growth(adata, time_key="time", method="unbalanced", key_added="rate")
+
+    def spy(cells, methods, trial, seeds, relaxation=None):
+        seen.append(relaxation)
+        return Choice("otcfm", "because", pd.DataFrame())
+
+    monkeypatch.setattr("thalweg.tl._fit.choose", spy)
+    tw.tl.fit(adata, "time", method="auto", growth_key="rate", config=CONFIG, rng=0, check=False)
+    assert seen == [adata.uns["rate"]["relaxation"]]

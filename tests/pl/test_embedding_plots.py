@@ -313,3 +313,10 @@ def test_cells_whose_fate_is_uncertain_have_a_ring(cells):
     cells.obs["fate_kind_se"] = 0.0
     ax = tw.pl.fate(cells, "kind", "umap", kind="mixed", show=False)
     assert "unsure" not in {t.get_text() for t in ax.get_legend().get_texts()}
+
+
+def test_a_single_cell_has_an_arrow_of_some_duration(cells):
+    one = cells[:1].copy()
+    ax = tw.pl.velocity(one, kind="arrows")
+    assert [t.get_text() for t in ax.texts][-1] == "arrows: the way in 1 of time"
+    tw.pl.velocity(one, kind="stream", min_cells=0.1)

@@ -153,3 +153,13 @@ def test_arrows_that_the_models_do_not_share_are_not_drawn(course):
     tw.tl.fit(adata, "time", method="otcfm", rng=0, config=SHORT)
     tw.tl.velocity(adata)
     assert "velocity_agreement" not in adata.obs
+
+
+def test_a_single_fit_leaves_no_spread_of_an_ensemble_before_it(course):
+    tw.tl.fit(course, "time", method="otcfm", n_models=2, rng=0, config=SHORT)
+    tw.tl.velocity(course)
+    assert "velocity_X_pca_sd" in course.obsm
+    tw.tl.fit(course, "time", method="otcfm", rng=0, config=SHORT)
+    tw.tl.velocity(course)
+    assert "velocity_X_pca_sd" not in course.obsm
+    assert "velocity_agreement" not in course.obs
