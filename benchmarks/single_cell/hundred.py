@@ -9,7 +9,7 @@ is scored three times:
 
 Beside the methods: the straight middle of the optimal plan (``ot-midpoint``, W1 alone), and torchcfm's OT-CFM and
 [SF]2M with its authors' settings, whose prediction starts from the time before and whose fates are shared among the 15
-nearest cells of the last time. These two and action matching take ten times as long as the others, and run on every
+nearest cells of the last time. These two take ten times as long as the others. They and action matching run on every
 tenth course.
 
 A course counts for the default where it is the best, or within 2 % of the best, or where the difference, cell by cell,

@@ -47,6 +47,7 @@ def test_whole_replicates_are_drawn_where_there_are_several():
         assert counts.sum() == 120
     one = course(0.0)
     one.obs["mouse"] = "only"
+    one.obs.iloc[0, one.obs.columns.get_loc("mouse")] = "a single cell"  # which is no replicate
     alone = cells_of(one).resampled(np.random.default_rng(0))
     assert len(np.unique(alone.x[:, 0])) < len(alone.x) == 360  # single cells, with repeats
 

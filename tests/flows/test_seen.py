@@ -29,6 +29,9 @@ def test_the_same_cells_draw_no_remark_in_any_order_or_part(fitted, caplog):
     float32 = fitted.copy()
     float32.obsm["X_pca"] = float32.obsm["X_pca"].astype(np.float32)
     assert WARNING not in said(caplog, float32)
+    rounded = fitted.copy()
+    rounded.obsm["X_pca"] = rounded.obsm["X_pca"].astype(np.float16).astype(np.float64)
+    assert WARNING not in said(caplog, rounded)
 
 
 def test_a_component_that_turned_round_is_remarked_on(fitted, caplog):

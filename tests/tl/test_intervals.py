@@ -10,26 +10,16 @@ from anndata import AnnData
 from scipy import stats
 
 import thalweg as tw
+from courses import forked
 from thalweg.data.fates import UNKNOWN, draws_frame, fate_interval, read_draws
 from thalweg.errors import InputError
 
 SHORT = tw.tl.FitConfig(max_steps=30, width=8, depth=1, validate_every=10)
 
 
-def forked(n=60, seed=0):
-    """Cells that start together and end above or below."""
-    rng = np.random.default_rng(seed)
-    side = np.where(rng.random(n) < 0.5, 1.0, -1.0)
-    x = [np.c_[np.full(n, t), t * side] + rng.normal(0, 0.3, (n, 2)) for t in (0.0, 1.0, 2.0)]
-    labels = np.tile(np.where(side > 0, "A", "B"), 3)
-    obs = pd.DataFrame({"time": np.repeat([0.0, 1.0, 2.0], n), "type": pd.Categorical(labels)})
-    obs.index = [f"c{i}" for i in range(3 * n)]
-    return AnnData(obs=obs, obsm={"X_pca": np.concatenate(x)})
-
-
 @pytest.fixture(scope="module")
 def fork():
-    adata = forked()
+    adata = forked(n=60, noise=0.3)
     tw.tl.fit(adata, "time", rng=0, config=SHORT, check=False)
     return adata
 
@@ -94,7 +84,7 @@ def test_intervals_of_the_table(fork):
 
 
 def test_models_of_other_cells_are_draws_and_give_growth_an_error(tmp_path):
-    adata = forked()
+    adata = forked(n=60, noise=0.3)
     tw.tl.fit(adata, "time", n_models=3, resample=True, rng=0, config=SHORT, check=False)
     adata.write_h5ad(tmp_path / "a.h5ad")
     back = anndata.read_h5ad(tmp_path / "a.h5ad")

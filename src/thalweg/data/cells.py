@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
+FEWEST = 10
+"""Cells of a replicate from which it counts as one."""
 
 
 @dataclass(frozen=True)
@@ -127,18 +129,25 @@ class Cells:
     def resampled(self, rng: np.random.Generator) -> Cells:
         """Cells of each time and condition, drawn from them with replacement (the bootstrap).
 
-        Where a population has several replicates, whole replicates are drawn; else cells, as many as there are.
+        Where a population has two `replicates` or more, whole ones are drawn; else cells, as many as there are.
         """
         groups = [self.rows(t, c) for c in self.strata for t in self.times_of(c).tolist()]
         return self.take(np.sort(np.concatenate([self._drawn(rows, rng) for rows in groups])))
 
     def _drawn(self, rows: Rows, rng: np.random.Generator) -> Rows:
         """A bootstrap sample of the cells of one population."""
-        names = [] if self.replicate is None else np.unique(self.replicate[rows]).tolist()
-        if self.replicate is None or len(names) < 2:
+        parts = self.replicates(rows)
+        if len(parts) < 2:
             return rng.choice(rows, len(rows))
+        return np.concatenate([parts[i] for i in rng.choice(len(parts), len(parts))])
+
+    def replicates(self, rows: Rows) -> list[Rows]:
+        """The replicates of a population that have `FEWEST` cells or more, as rows; none where they were not named."""
+        if self.replicate is None:
+            return []
         of = self.replicate[rows]
-        return np.concatenate([rows[of == name] for name in rng.choice(names, len(names))])
+        parts = [rows[of == r] for r in np.unique(of)]
+        return [part for part in parts if len(part) >= FEWEST]
 
     def without(self, time: float) -> Cells:
         """The cells as if ``time`` had never been observed."""

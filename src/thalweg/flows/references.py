@@ -15,7 +15,6 @@ from thalweg.core.fresh import shuffled
 from thalweg.core.ot.exact import solve_exact
 from thalweg.flows.evaluate import COLUMNS, REFERENCES, compare, score
 from thalweg.flows.folds import Fold
-from thalweg.flows.replicates import replicates_of
 from thalweg.flows.score_rows import Row, Unit
 
 
@@ -77,7 +76,7 @@ def _floor_replicates(fold: Fold, seed: int) -> Row | None:
     """How far apart two replicates of one condition are, a mean over all pairs; None where there are none."""
     truth, rows = fold.truth, []
     for condition in fold.ends:
-        parts = replicates_of(truth, truth.rows(fold.time, condition))
+        parts = truth.replicates(truth.rows(fold.time, condition))
         clouds = [(truth.x[of], truth.weights[of]) for of in parts]
         rows += [compare(fold, "floor-replicates", seed, [one], other, 0.0) for one, other in combinations(clouds, 2)]
     if not rows:

@@ -13,11 +13,9 @@ from numpy.typing import NDArray
 
 from thalweg._settings import logger
 from thalweg.core.distances import energy
-from thalweg.data.cells import Cells, Rows
+from thalweg.data.cells import FEWEST, Cells, Rows
 
 Floats = NDArray[np.float64]
-SMALLEST = 10
-"""Cells of a replicate from which it is compared."""
 _LARGEST = 300  # cells of a population that are compared
 
 
@@ -51,17 +49,8 @@ def apart(cells: Cells, rng: np.random.Generator) -> Apart:
         populations = [cells.rows(t, condition) for t in cells.times_of(condition).tolist()]
         between += [_distance(cells, a, b, rng) for a, b in pairwise(populations)]
         for rows in populations:
-            within += [_distance(cells, a, b, rng) for a, b in combinations(replicates_of(cells, rows), 2)]
+            within += [_distance(cells, a, b, rng) for a, b in combinations(cells.replicates(rows), 2)]
     return Apart(*(float(np.mean(found)) if found else float("nan") for found in (within, between)))
-
-
-def replicates_of(cells: Cells, rows: Rows) -> list[Rows]:
-    """The replicates of a population that have ten cells or more, as rows; none where they were not named."""
-    if cells.replicate is None:
-        return []
-    of = cells.replicate[rows]
-    parts = [rows[of == r] for r in np.unique(of)]
-    return [part for part in parts if len(part) >= SMALLEST]
 
 
 def warn_if_apart(cells: Cells) -> None:
@@ -70,7 +59,7 @@ def warn_if_apart(cells: Cells) -> None:
         return
     found = apart(cells, np.random.default_rng(0))
     if np.isnan(found.replicates):
-        logger.info("no time has two replicates of %d cells or more, so replicate_key= tells nothing", SMALLEST)
+        logger.info("no time has two replicates of %d cells or more, so replicate_key= tells nothing", FEWEST)
     if found.replicates > found.times:
         logger.warning(
             "replicates of one time are further apart than neighbouring times (energy distances %.3g and %.3g): a "

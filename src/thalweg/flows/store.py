@@ -4,14 +4,15 @@ Format 2, nested dicts of what h5ad and zarr hold:
 
 ===================  ===============================================================================================
 ``format, version``  of this description, and of the package that wrote it
-``params``           ``method`` and what it learns (`TRAITS`), ``sigma``, ``n_models``
+``params``           ``method`` and what it learns (`TRAITS`), ``sigma``, ``n_models``, ``resampled``
 ``recipe``           the columns that cells are read from, see `thalweg.data.recipe`
 ``config``           the `FitConfig`
 ``time``             observed ``times``; ``knots`` and ``values`` of the time axis, and whether it is ``smooth``
 ``center, scale``    the normalisation of coordinates
 ``diffusion``        of each component, per square root of an average interval, in units of ``scale``
 ``seen``             what the fit has seen at each time: number, mean, spread and a few of its cells
-``population_sizes`` sizes that were given, by time; none yet
+``population_sizes`` sizes that were given, by time
+``turnover``         births and deaths of states; ``others`` holds those of further models of other cells
 ``weights``          ``{"0": bytes, ...}``; one entry for each model
 ``history, ...``     ``history`` and ``intervals`` (tables), ``best_step``, ``seconds``
 ===================  ===============================================================================================

@@ -198,8 +198,10 @@ def _differ(r: Floats, by_draw: Sequence[Floats]) -> Floats:
     if not by_draw:
         return np.zeros_like(r)
     with np.errstate(divide="ignore", invalid="ignore"):
-        away = np.arctanh(np.stack(by_draw)) - np.arctanh(r)
-    return np.nan_to_num(np.square(away).mean(0), nan=0.0, posinf=0.0)
+        away = np.square(np.arctanh(np.stack(by_draw)) - np.arctanh(r))
+    known = np.isfinite(away)  # a draw in which the fate is constant has no correlation
+    out: Floats = np.where(known, away, 0.0).sum(0) / np.maximum(known.sum(0), 1)
+    return out
 
 
 def _tests(r: Floats, differ: Floats, freedom: int, level: float, fates: list[str], genes: pd.Index) -> pd.DataFrame:
