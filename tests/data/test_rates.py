@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from thalweg.data.cells import offspring, read_course, read_rates, read_weights
+from thalweg.data.cells import read_course
+from thalweg.data.rates import offspring, read_rates, read_weights
 from thalweg.data.recipe import Recipe
 from thalweg.errors import InputError, MissingKeyError
 

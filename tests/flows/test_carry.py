@@ -65,7 +65,7 @@ def test_paths_start_where_their_condition_does_and_end_where_it_was_trained(gap
     assert first.loc["A"].tolist() == [0, 3]
     assert first.loc["B"].tolist() == [0, 3]
     assert first.loc["C"].tolist() == [3, 3]
-    assert "condition 'C' was trained at no time; its paths end there" in caplog.text
+    assert "of condition 'C' were trained at no time; their paths end there" in caplog.text
     late = moving({"A": [0, 1, 2], "B": [1, 2]})
     config = tw.tl.FitConfig(max_steps=20, width=8)
     tw.tl.fit(late, "day", method="otcfm", condition_key="cond", rng=0, config=config)

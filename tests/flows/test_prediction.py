@@ -16,7 +16,7 @@ from thalweg.flows.carry import Cloud
 class Plain:
     """Cells without a condition."""
 
-    condition = np.zeros(10_000, dtype=np.int64)
+    stratum = np.zeros(10_000, dtype=np.int64)
 
 
 def narrowed(x, weight=None):

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import sparse
 
+from thalweg.data.design import read_design
+from thalweg.data.rates import offspring, read_deaths, read_rates, read_weights
 from thalweg.data.recipe import Recipe
 from thalweg.data.remarks import remark_on
 from thalweg.data.representation import find_representation, read_representation
@@ -38,7 +41,8 @@ class Cells:
     weights
         Positive weight of each cell, shape ``(n,)``.
     condition
-        Index into ``conditions`` for each cell, shape ``(n,)``; all zero without a condition.
+        Index into ``conditions`` for each cell, shape ``(n,)``; all zero without a condition. The field is conditioned
+        on it.
     conditions
         Names of the conditions; empty without a condition.
     use_rep
@@ -53,6 +57,14 @@ class Cells:
         Share of each cell that has no ancestor at the time before, shape ``(n,)``; None where all have one.
     replicate
         Number of the replicate of each cell, shape ``(n,)``; None where replicates were not named.
+    within
+        Number of the stratum of each cell, shape ``(n,)``: cells are coupled within a stratum only. None where the
+        conditions are the strata.
+    withins
+        Names of the strata; empty where the conditions are the strata.
+    origin
+        Row of the AnnData of each cell, shape ``(n,)``, where some cells stand in several conditions
+        (`thalweg.data.design`); None where each stands in one, in the order of the AnnData.
     """
 
     x: Floats
@@ -66,6 +78,9 @@ class Cells:
     lost: Floats | None = None
     arrived: Floats | None = None
     replicate: Rows | None = None
+    within: Rows | None = None
+    withins: tuple[str, ...] = ()
+    origin: Rows | None = None
 
     @cached_property
     def times(self) -> Floats:
@@ -78,32 +93,50 @@ class Cells:
         return self.x.shape[1]
 
     @property
+    def stratum(self) -> Rows:
+        """Number of the stratum of each cell, shape ``(n,)``; all zero where the course is one."""
+        return self.condition if self.within is None else self.within
+
+    @property
+    def stratum_names(self) -> tuple[str, ...]:
+        """Names of the strata; empty where the course is one."""
+        return self.conditions if self.within is None else self.withins
+
+    @property
     def strata(self) -> list[int]:
-        """Numbers of the conditions that have cells; ``[0]`` without a condition."""
-        return np.unique(self.condition).tolist() if self.conditions else [0][: len(self.x)]
+        """Numbers of the strata that have cells; ``[0]`` where the course is one."""
+        return np.unique(self.stratum).tolist() if self.stratum_names else [0][: len(self.x)]
 
-    def times_of(self, condition: int) -> Floats:
-        """The times at which a condition was observed, ascending."""
-        return np.unique(self.time[self.condition == condition]) if self.conditions else self.times
+    def condition_of(self, stratum: int) -> int:
+        """Number of the condition that a stratum is a part of."""
+        return stratum if self.within is None else int(self.condition[self.within == stratum][0])
 
-    def rows(self, time: float, condition: int | None = None) -> Rows:
-        """Rows of the cells observed at ``time`` (and in a condition), in their order."""
+    def times_of(self, stratum: int) -> Floats:
+        """The times at which a stratum was observed, ascending."""
+        return np.unique(self.time[self.stratum == stratum]) if self.stratum_names else self.times
+
+    def rows(self, time: float, stratum: int | None = None) -> Rows:
+        """Rows of the cells observed at ``time`` (and in a stratum), in their order."""
         keep = self.time == time
-        if condition is not None:
-            keep &= self.condition == condition
+        if stratum is not None:
+            keep &= self.stratum == stratum
         return np.flatnonzero(keep)
 
     def labels(self, rows: Rows) -> Rows | None:
         """Conditions of some rows as a flow takes them: None without a condition."""
         return self.condition[rows] if self.conditions else None
 
+    def of(self, stratum: int) -> str:
+        """Words that name a stratum in a message; none where the course is one."""
+        what = "condition" if self.within is None else "stratum"
+        return f" of {what} {self.stratum_names[stratum]!r}" if self.stratum_names else ""
+
     def populations(self) -> dict[str, Floats]:
-        """The weights of the cells of each time (and condition), by the words for it."""
+        """The weights of the cells of each time (and stratum), by the words for it."""
         out = {}
-        for condition in self.strata:
-            of = f" of condition {self.conditions[condition]!r}" if self.conditions else ""
-            for t in self.times_of(condition).tolist():
-                out[f"time {t:g}{of}"] = self.weights[self.rows(t, condition)]
+        for stratum in self.strata:
+            for t in self.times_of(stratum).tolist():
+                out[f"time {t:g}{self.of(stratum)}"] = self.weights[self.rows(t, stratum)]
         return out
 
     def at(self, time: float) -> Floats:
@@ -120,19 +153,74 @@ class Cells:
         w: Floats = self.weights[rows]
         return w if self.arrived is None else w * (1 - self.arrived[rows])
 
+    @cached_property
+    def sources(self) -> Rows:
+        """Row of the AnnData of each cell, shape ``(n,)``."""
+        return np.arange(len(self.x)) if self.origin is None else self.origin
+
+    def merged(self, values: Floats, condition: int | None = None) -> Floats:
+        """Values of the cells of a course, shape ``(n, ...)``, as values of the rows of the AnnData.
+
+        A row that stands in several conditions gets the mean over them, or that of the ``condition``; NaN does not
+        count.
+        """
+        if self.origin is None:
+            return values
+        flat = values.reshape(len(values), -1)
+        known = ~np.isnan(flat)
+        if condition is not None:
+            several = np.bincount(self.origin)[self.origin] > 1
+            there = np.bincount(self.origin, self.condition == condition)[self.origin] > 0
+            known &= ~(several & there & (self.condition != condition))[:, None]
+        spread = sparse.csr_matrix((np.ones(len(flat)), (self.origin, np.arange(len(flat)))))
+        with np.errstate(invalid="ignore"):
+            out = (spread @ np.where(known, flat, 0.0)) / (spread @ known.astype(np.float64))
+        return np.asarray(out).reshape(-1, *values.shape[1:])
+
+    def standing_for(self, rows: Rows) -> Rows:
+        """The cells of the course that rows of the AnnData stand for, one or several each."""
+        return rows if self.origin is None else np.flatnonzero(np.isin(self.origin, rows))
+
     def take(self, rows: Rows | NDArray[np.bool_]) -> Cells:
         """Some of the cells, by rows or by a mask."""
-        columns = ("x", "time", "weights", "condition", "rates", "deaths", "lost", "arrived", "replicate")
+        columns = (
+            "x",
+            "time",
+            "weights",
+            "condition",
+            "rates",
+            "deaths",
+            "lost",
+            "arrived",
+            "replicate",
+            "within",
+            "origin",
+        )
         kept = {name: getattr(self, name)[rows] for name in columns if getattr(self, name) is not None}
         return replace(self, **kept)
 
     def resampled(self, rng: np.random.Generator) -> Cells:
-        """Cells of each time and condition, drawn from them with replacement (the bootstrap).
+        """Cells of each time and stratum, drawn from them with replacement (the bootstrap).
 
-        Where a population has two `replicates` or more, whole ones are drawn; else cells, as many as there are.
+        Where a population has two `replicates` or more, whole ones are drawn; else cells, as many as there are. A cell
+        that stands in several conditions is drawn in all of them.
         """
-        groups = [self.rows(t, c) for c in self.strata for t in self.times_of(c).tolist()]
-        return self.take(np.sort(np.concatenate([self._drawn(rows, rng) for rows in groups])))
+        _, first, place = np.unique(self.sources, return_index=True, return_inverse=True)
+        own = np.zeros(len(self.x), dtype=bool)
+        own[first] = True
+        groups = [
+            rows[own[rows]] for c in self.strata for t in self.times_of(c).tolist() for rows in (self.rows(t, c),)
+        ]
+        drawn = np.concatenate([self._drawn(rows, rng) for rows in groups if len(rows)])
+        if self.origin is not None:
+            times = np.bincount(place[drawn], minlength=len(first))[place]
+            drawn = np.repeat(np.arange(len(self.x)), times)
+        return self.take(np.sort(drawn))
+
+    def reweighted(self, rng: np.random.Generator) -> Cells:
+        """The cells, each with an exponential weight more (the Bayesian bootstrap, Rubin 1981)."""
+        draw = rng.standard_exponential(int(self.sources.max(initial=-1)) + 1)
+        return replace(self, weights=self.weights * draw[self.sources])
 
     def _drawn(self, rows: Rows, rng: np.random.Generator) -> Rows:
         """A bootstrap sample of the cells of one population."""
@@ -178,13 +266,21 @@ def read_cells(adata: AnnData, recipe: Recipe, *, remark: bool = False) -> Cells
     time = parse_times(adata, recipe.time_key, recipe.time_map, remark=remark)
     x = read_representation(adata, rep := find_representation(adata, recipe.use_rep), recipe.n_dims)
     weights = np.ones(len(time)) if recipe.weight_key is None else read_weights(adata, recipe.weight_key)
-    condition, conditions = _read_conditions(adata, recipe)
-    rates = None if recipe.growth_key is None else read_rates(adata, recipe.growth_key, time, condition)
-    deaths = None if recipe.death_key is None else read_deaths(adata, recipe, time, condition)
+    design = read_design(adata, recipe, time, remark=remark)
+    stratum, rows = design.condition if design.stratum is None else design.stratum, design.origin
+    rates = None if recipe.growth_key is None else read_rates(adata, recipe.growth_key, time[rows], stratum, rows)
+    deaths = None if recipe.death_key is None else read_deaths(adata, recipe, time[rows], stratum, rows)
     if rates is not None and deaths is not None:
         rates = rates - deaths
     replicate = None if recipe.replicate_key is None else _read_replicates(adata, recipe.replicate_key)
-    return Cells(x, time, weights, condition, conditions, rep, rates, deaths, replicate=replicate)
+    shared = len(rows) > len(time)
+    if shared:
+        x, time, weights = x[rows], time[rows], weights[rows]
+        replicate = None if replicate is None else replicate[rows]
+    return Cells(
+        x, time, weights, design.condition, design.conditions, rep, rates, deaths, replicate=replicate,
+        within=design.stratum, withins=design.strata, origin=rows if shared else None,
+    )  # fmt: skip
 
 
 def read_course(adata: AnnData, recipe: Recipe) -> Cells:
@@ -201,118 +297,14 @@ def read_course(adata: AnnData, recipe: Recipe) -> Cells:
         raise InputError(f"obs[{key!r}] must hold two or more times, found {found}.")
     if not any(len(cells.times_of(c)) > 1 for c in cells.strata):  # cells are coupled within a condition only
         raise InputError(
-            f"each of the {len(cells.conditions)} conditions in obs[{recipe.condition_key!r}] occurs at one time of "
-            f"obs[{key!r}] only, so no cells can be coupled within a condition. If it is a batch of each day, "
-            "leave condition_key out; batch and time cannot be told apart then."
+            f"each of the {len(cells.stratum_names)} conditions in {recipe.where} occurs at one time of "
+            f"obs[{key!r}] only, so no cells can be coupled within a condition. If one of them is an untreated "
+            "baseline that all share, name it: baseline=. If it is a batch of each day, leave condition_key out; batch "
+            "and time cannot be told apart then."
         )
-    remark_on(adata, cells.use_rep, cells.x, key, cells.time, cells.populations())
+    n = adata.n_obs
+    remark_on(adata, cells.use_rep, cells.x[:n], key, cells.time[:n], cells.populations())
     return cells
-
-
-def read_weights(adata: AnnData, key: str) -> Floats:
-    """Weights of the cells from ``obs[key]``, shape ``(n_cells,)``.
-
-    Raises
-    ------
-    MissingKeyError
-        If there is no such column.
-    InputError
-        If a weight is missing, infinite, zero or negative.
-    """
-    column = _numbers(adata, key, "weight_key")
-    bad = ~(np.isfinite(column) & (column > 0))
-    if bad.any():
-        raise InputError(f"obs[{key!r}] must hold positive finite weights; {int(bad.sum())} of {len(bad)} are not.")
-    return column
-
-
-def read_deaths(adata: AnnData, recipe: Recipe, time: Floats, condition: Rows) -> Floats:
-    """Death rates of the cells per unit of time, shape ``(n_cells,)``; ``growth_key`` then holds birth rates.
-
-    Raises
-    ------
-    MissingKeyError
-        If there is no such column.
-    InputError
-        If there are no birth rates, a rate is missing or infinite, or a birth or death rate is negative.
-    """
-    key = str(recipe.death_key)
-    if recipe.growth_key is None:
-        raise InputError(f"death_key={key!r} needs growth_key, the column of birth rates; give both or neither.")
-    deaths = read_rates(adata, key, time, condition, "death_key")
-    for name, rates in ((recipe.growth_key, read_rates(adata, recipe.growth_key, time, condition)), (key, deaths)):
-        if (rates < 0).any():
-            raise InputError(
-                f"obs[{name!r}] has {int((rates < 0).sum())} negative rates; beside death_key both columns hold rates "
-                "of 0 or more, of births in growth_key and of deaths in death_key."
-            )
-    return deaths
-
-
-def read_rates(
-    adata: AnnData, key: str, time: Floats, condition: Rows | None = None, argument: str = "growth_key"
-) -> Floats:
-    """Growth rates of the cells per unit of time from ``obs[key]``, shape ``(n_cells,)``.
-
-    Cells of the last time (of their condition) may lack one, as nothing shows their growth; they count as 0.
-
-    Raises
-    ------
-    MissingKeyError
-        If there is no such column.
-    InputError
-        If another cell has none, or an infinite one.
-    """
-    column = _numbers(adata, key, argument)
-    last = pd.Series(time).groupby(np.zeros(len(time), int) if condition is None else condition).transform("max")
-    bad = ~np.isfinite(column) & ((time < last.to_numpy()) | ~np.isnan(column))
-    if bad.any():
-        raise InputError(
-            f"obs[{key!r}] must hold a finite growth rate for each cell before the last time; {int(bad.sum())} of "
-            f"{len(bad)} have none. Run tw.pp.growth for these times."
-        )
-    return np.nan_to_num(column, nan=0.0)
-
-
-def offspring(rate: Floats, dt: float | Floats) -> Floats:
-    """Offspring of a cell after ``dt`` at a constant rate, ``exp(rate dt)``.
-
-    Raises
-    ------
-    InputError
-        If a number is too large or small for float64, which no population's growth is.
-    """
-    with np.errstate(over="ignore", under="ignore"):
-        n: Floats = np.exp(rate * dt)
-    if not (np.isfinite(n) & (n > 0)).all():
-        worst = float(np.abs(rate * dt).max())
-        raise InputError(
-            f"growth by exp({worst:.3g}) within an interval: rates must be per unit of obs[time_key]. Rates of genes "
-            "are per day; give day= to tw.pp.growth, e.g. day=24 for hours."
-        )
-    return n
-
-
-def _numbers(adata: AnnData, key: str, argument: str) -> Floats:
-    """A column as float64; what is no number is NaN."""
-    column = pd.to_numeric(obs_column(adata, key, argument), errors="coerce")
-    return column.to_numpy(np.float64, na_value=np.nan)
-
-
-def _read_conditions(adata: AnnData, recipe: Recipe) -> tuple[Rows, tuple[str, ...]]:
-    key = recipe.condition_key
-    if key is None:
-        return np.zeros(adata.n_obs, dtype=np.int64), ()
-    column = obs_column(adata, key, "condition_key")
-    if column.isna().any():
-        raise InputError(f"obs[{key!r}] has {int(column.isna().sum())} missing values; every cell needs a condition.")
-    codes, found = pd.factorize(column.astype(str), sort=True)
-    known = recipe.conditions or tuple(found)
-    unknown = sorted(set(found) - set(known))
-    if unknown:
-        raise InputError(f"obs[{key!r}] holds {unknown}, unknown to the fit; it knows {list(known)}.")
-    numbers = np.array([known.index(name) for name in found], dtype=np.int64)
-    return numbers[codes], known
 
 
 def _read_replicates(adata: AnnData, key: str) -> Rows:

@@ -52,17 +52,17 @@ def read_sizes(adata: AnnData, given: Sizes | None, cells: Cells, time_map: Time
         given = adata.uns[given]
     if not isinstance(given, Mapping):
         raise InputError(f"population_size must be a dict of sizes by time, or a key of uns; found {given!r}.")
-    if not cells.conditions:
+    if not cells.stratum_names:
         return _row(given, cells, 0, "", time_map)[None]
-    wrong = sorted(set(map(str, given)) ^ set(cells.conditions))
+    wrong = sorted(set(map(str, given)) ^ set(cells.stratum_names))
     if wrong or not all(isinstance(v, Mapping) for v in given.values()):
         raise InputError(
-            f"population_size needs one dict of sizes by time for each condition {list(cells.conditions)}; found the "
-            f"keys {[*map(str, given)]}."
+            f"population_size needs one dict of sizes by time for each condition {list(cells.stratum_names)}; found "
+            f"the keys {[*map(str, given)]}."
         )
     by_name = {str(name): sizes for name, sizes in given.items()}
     rows = [
-        _row(by_name[name], cells, i, f" of condition {name!r}", time_map) for i, name in enumerate(cells.conditions)
+        _row(by_name[name], cells, i, f" of condition {name!r}", time_map) for i, name in enumerate(cells.stratum_names)
     ]
     return np.stack(rows)
 

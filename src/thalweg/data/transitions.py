@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from thalweg.data.cells import read_weights
+from thalweg.data.rates import read_weights
 from thalweg.data.recipe import read_recipe, read_times
 from thalweg.errors import InputError, MissingKeyError
 

@@ -78,7 +78,7 @@ def find_bend(cells: Cells, z: Tensor, axis: TimeAxis, coupled: Coupled) -> Bend
     coupled
         The plans.
     """
-    numbers = cells.condition * len(cells.times) + np.searchsorted(cells.times, cells.time)
+    numbers = cells.stratum * len(cells.times) + np.searchsorted(cells.times, cells.time)
     population = torch.from_numpy(numbers)
     ways: dict[tuple[int, int], list[Tensor]] = {}
     for part, rows, cols in zip(coupled.mixture.parts, coupled.mixture.sources, coupled.mixture.targets, strict=True):

@@ -102,11 +102,11 @@ class Carrier:
         if len(times) == 1:
             return Carried(x[None], np.ones((1, len(rows))))
         given = self.cells.rates is not None and not self.flow.grows  # a flow that grows has learned the rates
-        conditions = np.unique(self.cells.condition[rows]).tolist() if given else []
+        conditions = np.unique(self.cells.stratum[rows]).tolist() if given else []
         if len(conditions) > 1:  # each has times of its own at which its rates change
             out = Carried(np.empty((len(times), *x.shape)), np.empty((len(times), len(rows))))
             for condition in conditions:
-                of = np.flatnonzero(self.cells.condition[rows] == condition)
+                of = np.flatnonzero(self.cells.stratum[rows] == condition)
                 one = self.along(rows[of], times)
                 out.x[:, of], out.weight[:, of] = one.x, one.weight
             return out
@@ -166,7 +166,7 @@ class Carrier:
         back = {e.condition: (e.after, share[e.condition]) for e in ends if e.after is not None}
         if not both_ends or not back:
             return _joined([ahead])
-        mass = 1.0 if len(back) == len(ends) else ahead.mass_of(self.cells.condition, list(back))
+        mass = 1.0 if len(back) == len(ends) else ahead.mass_of(self.cells.stratum, list(back))
         return _joined([ahead, self._side(time, back, mass)])
 
     def carried_to(self, time: float, *, extrapolate: bool) -> list[int]:
@@ -179,12 +179,12 @@ class Carrier:
         """
         out = []
         for condition in self.cells.strata:
-            first, last = self.flow.span(condition)
+            first, last = self.flow.span(self.cells.condition_of(condition))
             if first <= time <= last or (extrapolate and first <= last):
                 out.append(condition)
                 continue
             between = f"between {first:g} and {last:g}" if first <= last else "at no time"
-            name = self.cells.conditions[condition]
+            name = self.cells.stratum_names[condition]
             if not self.quiet:
                 logger.warning("condition %r was trained %s; it is not predicted at time %g", name, between, time)
         if not out:
@@ -204,7 +204,7 @@ class Carrier:
             return 0.0
         near, numbers = self.flow.axis.share(ends.before, time, ends.after), []
         for at in (ends.before, ends.after):
-            w = self.cells.weights[self.cells.rows(at, ends.condition if self.cells.conditions else None)]
+            w = self.cells.weights[self.cells.rows(at, ends.condition if self.cells.stratum_names else None)]
             numbers.append(w.sum() ** 2 / (w @ w))  # of as many cells of equal weight
         return float(near * numbers[1] / ((1 - near) * numbers[0] + near * numbers[1]))
 
@@ -214,11 +214,11 @@ class Carrier:
         for start in sorted({start for start, _ in ends.values()}):
             rows = self.cells.rows(start)
             share: Floats | float = next(iter(ends.values()))[1]
-            if self.cells.conditions:
-                share_of = np.full(len(self.cells.conditions), np.nan)  # of those that start here
+            if self.cells.stratum_names:
+                share_of = np.full(len(self.cells.stratum_names), np.nan)  # of those that start here
                 for condition, (own, part) in ends.items():
                     share_of[condition] = part if own == start else np.nan
-                share = share_of[self.cells.condition[rows]]
+                share = share_of[self.cells.stratum[rows]]
                 rows, share = rows[~np.isnan(share)], share[~np.isnan(share)]
             if not len(rows):
                 raise InputError(f"no cell of a trained condition was observed at time {start:g}; choose another one.")
@@ -234,8 +234,8 @@ class Carrier:
         if cells.lost is None or time == start:
             return [_Part(start, rows, x, grown, share)]
         others = []
-        for condition in np.unique(cells.condition[rows]).tolist():
-            of = np.flatnonzero(cells.condition[rows] == condition)
+        for condition in np.unique(cells.stratum[rows]).tolist():
+            of = np.flatnonzero(cells.stratum[rows] == condition)
             if self.flow.grows:  # its own growth counts among the cells that neither die nor enter
                 x[of], grown[of] = in_place(cells, condition, rows[of], start, time, x[of], grown[of])
             for group in entrants(cells, condition, start, time):

@@ -83,9 +83,9 @@ class Coupled:
 
 @dataclass(frozen=True)
 class Interval:
-    """Two neighbouring times of a condition, and the rows of their cells."""
+    """Two neighbouring times of a stratum, and the rows of their cells."""
 
-    condition: int
+    stratum: int
     t0: float
     t1: float
     rows: Rows
@@ -116,7 +116,7 @@ def couple(
         raise InputError("coupling='minibatch' has no unbalanced plans, as each block would grow alone; use 'whole'.")
     found = intervals(cells, remark=True)
     if method.bridged:
-        _remark_representatives(found)
+        _remark_representatives(cells, found)
     relaxations = config.relaxations if method.coupling == "unbalanced" else (None,)
     gathered, table = _Gathered(cells, len(z), len(relaxations)), []
     for whole in found:
@@ -128,7 +128,7 @@ def couple(
         grown = normalised(cells.grown(rows, whole.t1 - whole.t0))
         ends, where = (
             _Ends(z[rows], z[cols], grown, normalised(cells.descended(cols))),
-            (whole.condition, whole.t0, whole.t1),
+            (whole.stratum, whole.t0, whole.t1),
         )
         solved = [_Pairing(method, config, reg, r)(ends, cache, where) for r in relaxations]
         share = cells.weights[whole.rows].sum() / cells.weights[cells.time == whole.t0].sum()
@@ -174,11 +174,14 @@ def intervals(cells: Cells, *, remark: bool = False) -> list[Interval]:
     With ``remark`` a warning names the conditions that have none.
     """
     out = []
-    for condition in range(max(1, len(cells.conditions))):
+    for condition in range(max(1, len(cells.stratum_names))):
         observed = cells.times_of(condition).tolist()
         if len(observed) < 2 and remark:
             logger.warning(
-                "condition %r is observed at %s only; it is not trained on", cells.conditions[condition], observed
+                "the cells%s are observed at %s only; they are not trained on. If they belong to every condition, name "
+                "them: baseline=",
+                cells.of(condition),
+                observed,
             )
         for t0, t1 in pairwise(observed):
             out.append(Interval(condition, t0, t1, cells.rows(t0, condition), cells.rows(t1, condition)))
@@ -206,11 +209,11 @@ def taking_part(cells: Cells, interval: Interval, *, some: bool = True) -> tuple
     return moving(rows, cells.lost), moving(cols, cells.arrived)
 
 
-def _remark_representatives(found: list[Interval]) -> None:
+def _remark_representatives(cells: Cells, found: list[Interval]) -> None:
     for i in found:
         if (n := max(len(i.rows), len(i.cols))) > LARGEST:
-            logger.info("time %g to %g: %d of %d cells, drawn at random, represent a population in its plan",
-                        i.t0, i.t1, LARGEST, n)  # fmt: skip
+            logger.info("time %g to %g%s: %d of %d cells, drawn at random, represent a population in its plan",
+                        i.t0, i.t1, cells.of(i.stratum), LARGEST, n)  # fmt: skip
 
 
 def _row(
@@ -218,11 +221,14 @@ def _row(
 ) -> dict[str, object]:
     i = interval
     n0, n1 = len(i.rows), len(i.cols)
-    logger.info("time %g to %g: %s coupling of %d x %d cells (%.1f s)", i.t0, i.t1, kind, n0, n1, seconds)
+    logger.info("time %g to %g%s: %s coupling of %d x %d cells (%.1f s)",
+                i.t0, i.t1, cells.of(i.stratum), kind, n0, n1, seconds)  # fmt: skip
     row: dict[str, object] = {"t0": i.t0, "t1": i.t1, "n0": n0, "n1": n1, "coupling": kind, "regularisation": reg}
     row["seconds"] = seconds
     if cells.conditions:
-        row["condition"] = cells.conditions[i.condition]
+        row["condition"] = cells.conditions[cells.condition_of(i.stratum)]
+    if cells.within is not None:
+        row["stratum"] = cells.stratum_names[i.stratum]
     if relaxations[0] is not None:
         row["relaxation"] = ", ".join(f"{r:g}" for r in relaxations)
     return row
@@ -231,7 +237,7 @@ def _row(
 def _populations(cells: Cells) -> Coupled:
     """Every population by itself, all times alike: what a flow from noise learns."""
     parts, groups, table = [], [], []
-    for condition in range(max(1, len(cells.conditions))):
+    for condition in range(max(1, len(cells.stratum_names))):
         for t in cells.times_of(condition).tolist():
             rows = cells.rows(t, condition)
             weights = normalised(cells.weights[rows])

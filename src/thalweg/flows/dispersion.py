@@ -49,7 +49,7 @@ def disperse(predicted: Weighted, sides: Sequence[Weighted], share: float, rng: 
 
 def disperse_cloud(cloud: Cloud, cells: Cells, axis: TimeAxis, time: float, rng: np.random.Generator) -> Floats:
     """Coordinates of a predicted cloud, dispersed within each condition that has a time on both sides."""
-    out, labels = cloud.x.copy(), cells.condition[cloud.rows]
+    out, labels = cloud.x.copy(), cells.stratum[cloud.rows]
     for condition in np.unique(labels).tolist():
         observed = cells.times_of(condition)
         before, after = observed[observed < time], observed[observed > time]

@@ -71,7 +71,7 @@ class Fold:
     def ends(self) -> dict[int, tuple[float, float]]:
         """For each condition of the truth the observed times before and after."""
         found = {}
-        for condition in np.unique(self.full.condition[self.full.rows(self.time)]).tolist():
+        for condition in np.unique(self.full.stratum[self.full.rows(self.time)]).tolist():
             times = self.full.times_of(condition)
             before, after = times[times < self.time], times[times > self.time]
             if len(before) and len(after):
@@ -79,7 +79,7 @@ class Fold:
             else:
                 logger.warning(
                     "condition %r has no observed time on one side of %g; it is left out of the scores there",
-                    self.full.conditions[condition],
+                    self.full.stratum_names[condition],
                     self.time,
                 )
         return found
@@ -94,36 +94,47 @@ class Fold:
             If there are none.
         """
         rows = self.full.rows(self.time)
-        rows = rows[np.isin(self.full.condition[rows], list(self.ends))]
+        rows = rows[np.isin(self.full.stratum[rows], list(self.ends))]
         if not len(rows):
             raise InputError(f"no condition of time {self.time:g} was observed both before and after it.")
-        return self.full.take(rows)
+        _, first = np.unique(self.full.sources[rows], return_index=True)  # a cell of several conditions counts once
+        return self.full.take(rows[np.sort(first)])
+
+    @cached_property
+    def stands_for(self) -> Rows:
+        """For each stratum the one that it counts as in the truth: the first of those that share their cells."""
+        out = np.arange(max(1, len(self.full.stratum_names)))
+        first: dict[int, int] = {}
+        for condition in self.ends:
+            rows = self.full.rows(self.time, condition)
+            out[condition] = first.setdefault(int(self.full.sources[rows[0]]), condition)
+        return out
 
     @cached_property
     def copied(self) -> Weighted:
         """The cells of the time before, as they are."""
         full = self.full
         rows = np.sort(np.concatenate([full.rows(before, c) for c, (before, _) in self.ends.items()]))
-        return self.weighted(full.x[rows], full.weights[rows], full.condition[rows])
+        return self.weighted(full.x[rows], full.weights[rows], full.stratum[rows])
 
     @cached_property
     def scale(self) -> Scale:
         """What the scores at this time are measured by."""
         (x, a), (y, b), limit = self.copied, (self.truth.x, self.truth.weights), settings.max_memory
         copy, by_cell = distances.wasserstein_shares(x, y, a=unless_equal(a), b=unless_equal(b), max_memory=limit)
-        rng, of = np.random.default_rng(0), self.truth.condition
+        rng, of = np.random.default_rng(0), self.truth.stratum
         fresh = fresh_distance(y, unless_equal(b), rng=rng, strata=of, max_memory=limit)
         return Scale(copy, by_cell, *fresh, b / b.sum())
 
     def judged(self, cloud: Cloud) -> Weighted:
         """What counts of a prediction: the cells of conditions in the truth, each condition with its share of it."""
-        return self.weighted(cloud.x, cloud.weight, self.train.condition[cloud.rows])
+        return self.weighted(cloud.x, cloud.weight, self.train.stratum[cloud.rows])
 
     def weighted(self, x: Floats, weights: Floats, labels: Rows) -> Weighted:
         """The same for coordinates, weights and conditions of cells."""
-        if not self.full.conditions:
+        if not self.full.stratum_names:
             return x, weights
-        weights = self._shares(labels, weights)
+        weights = self._shares(np.where(np.isin(labels, list(self.ends)), self.stands_for[labels], -1), weights)
         return x[weights > 0], weights[weights > 0]
 
     def _shares(self, labels: Rows, weights: Floats) -> Floats:
@@ -132,7 +143,7 @@ class Fold:
         for condition in self.ends:
             own = labels == condition
             if own.any():
-                share = self.truth.weights[self.truth.condition == condition].sum() / self.truth.weights.sum()
+                share = self.truth.weights[self.truth.stratum == condition].sum() / self.truth.weights.sum()
                 out[own] = weights[own] * (share / weights[own].sum())
         return out
 

@@ -19,7 +19,8 @@ from typing import NamedTuple
 import numpy as np
 
 from thalweg.core.neighbours import Neighbours
-from thalweg.data.cells import Cells, Floats, Rows, offspring
+from thalweg.data.cells import Cells, Floats, Rows
+from thalweg.data.rates import offspring
 
 _NEIGHBOURS = 15
 
@@ -37,7 +38,7 @@ def stops(cells: Cells, rows: Rows, times: Sequence[float]) -> list[float]:
         Two or more strictly monotone times.
     """
     low, high = min(times[0], times[-1]), max(times[0], times[-1])
-    back, own = bool(times[-1] < times[0]), cells.times_of(int(cells.condition[rows[0]]))
+    back, own = bool(times[-1] < times[0]), cells.times_of(int(cells.stratum[rows[0]]))
     found = {*map(float, times), *own[(own > low) & (own < high)].tolist()}
     if back and (own <= low).any():
         found.add(float(own[own <= low][-1]))
@@ -63,7 +64,7 @@ def growth(cells: Cells, rows: Rows, at: Sequence[float], x: Floats) -> Floats:
     InputError
         If rates are too large or small for the times between.
     """
-    out, forward, condition = np.ones((len(at), len(rows))), at[-1] > at[0], int(cells.condition[rows[0]])
+    out, forward, condition = np.ones((len(at), len(rows))), at[-1] > at[0], int(cells.stratum[rows[0]])
     own, turn = cells.times_of(condition), _at(cells, rows)
     fading = turn.lost if forward else turn.arrived  # from the time that the cells are at
     rates: dict[float, Floats] = {at[0]: turn.rate} if forward else {}

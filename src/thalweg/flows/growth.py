@@ -26,7 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thalweg._settings import logger, settings
-from thalweg.data.cells import Cells, offspring
+from thalweg.data.cells import Cells
+from thalweg.data.rates import offspring
 from thalweg.errors import InputError
 
 Floats = NDArray[np.float64]
@@ -96,7 +97,8 @@ def rates_from_plans(cells: Cells, relaxation: float) -> tuple[Floats, Floats]:
             rows, cols = cells.rows(t0, condition), cells.rows(t1, condition)
             dt[rows] = t1 - t0
             rate[rows] = np.log(_left_behind(cells.x[rows], cells.x[cols], relaxation)) / (t1 - t0)
-            logger.info("time %g to %g: unbalanced plan of %d x %d cells", t0, t1, len(rows), len(cols))
+            of = cells.of(condition)
+            logger.info("time %g to %g%s: unbalanced plan of %d x %d cells", t0, t1, of, len(rows), len(cols))
     return rate, dt
 
 

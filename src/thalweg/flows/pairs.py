@@ -24,7 +24,8 @@ from thalweg._settings import logger, settings
 from thalweg.core import couplings
 from thalweg.core.ot import unbalanced
 from thalweg.core.ot.exact import check_fits
-from thalweg.data.cells import Cells, Rows, offspring
+from thalweg.data.cells import Cells, Rows
+from thalweg.data.rates import offspring
 from thalweg.errors import MemoryBudgetError
 from thalweg.flows.bridges import make_bridge
 from thalweg.flows.coupling import Interval, PlanCache, intervals, normalised, taking_part
@@ -87,7 +88,7 @@ def couple_dynamics(cells: Cells, z: Tensor, axis: TimeAxis, sigma: Floats | Non
     found = _Rows(cells)
     for interval in intervals(cells):
         rows, cols = taking_part(cells, interval)
-        where = ("dynamics", None if sigma is None else tuple(sigma.round(9).tolist()), interval.condition,
+        where = ("dynamics", None if sigma is None else tuple(sigma.round(9).tolist()), interval.stratum,
                  interval.t0, interval.t1)  # fmt: skip
         if where not in cache:
             start = time.perf_counter()
@@ -130,7 +131,8 @@ class _Rows:
     def add(self, interval: Interval, rows: Rows, cols: Rows, plan: couplings.Plan, seconds: float) -> None:
         """The plan of an interval, and the cells that die or arrive in place in it."""
         cells, i = self.cells, interval
-        logger.info("time %g to %g: plan of the dynamics of %d x %d cells (%.1f s)", i.t0, i.t1, *plan.shape, seconds)
+        logger.info("time %g to %g%s: plan of the dynamics of %d x %d cells (%.1f s)",
+                    i.t0, i.t1, cells.of(i.stratum), *plan.shape, seconds)  # fmt: skip
         weights = cells.weights / cells.weights[i.rows].sum()
         grown = np.ones(len(cells.x)) if cells.rates is None else offspring(cells.rates, i.t1 - i.t0)
         stay = weights[i.rows] if cells.lost is None else weights[i.rows] * (1 - cells.lost[i.rows])

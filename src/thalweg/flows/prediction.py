@@ -79,10 +79,7 @@ def _stages(carrier: Carrier, time: float) -> list[float]:
     observed, axis = carrier.cells.times, carrier.flow.axis
     if not observed[0] < time < observed[-1] or time in observed:
         return [time]
-    if (
-        min(np.unique(carrier.cells.condition[carrier.cells.rows(t)], return_counts=True)[1].min() for t in observed)
-        < 3
-    ):
+    if min(np.unique(carrier.cells.stratum[carrier.cells.rows(t)], return_counts=True)[1].min() for t in observed) < 3:
         return [time]
     lo, hi = float(observed[observed < time][-1]), float(observed[observed > time][0])
     share = axis.share(lo, time, hi)
@@ -105,7 +102,7 @@ def _groups(cells: Cells, n: int) -> Rows:
 
 def narrowed(cloud: Cloud, cells: Cells) -> Cloud:
     """The cloud with the noise of its cells left out, within each condition."""
-    x, labels = cloud.x.copy(), cells.condition[cloud.rows]
+    x, labels = cloud.x.copy(), cells.stratum[cloud.rows]
     for condition in np.unique(labels).tolist():
         own = np.flatnonzero((labels == condition) & (cloud.weight > 0))
         if len(own) > 1:

@@ -47,7 +47,7 @@ def reconstruct(flow: Flow, cells: Cells, sizes: Floats | None) -> pd.DataFrame:
         for t, x, weight in carrier.rolled_out(condition) if len(times) > 1 else ():
             real, mass = course.rows(t), float(weight.sum() / course.weights[first].sum())
             counted = np.nan if sizes is None else _ratio(cells, sizes[condition], times[0], t)
-            row: dict[str, object] = {"condition": cells.conditions[condition]} if cells.conditions else {}
+            row: dict[str, object] = {"condition": cells.stratum_names[condition]} if cells.stratum_names else {}
             row |= {"time": t, "w1": _w1(course, real, x, weight), "floor": _floor(course, real, rng)}
             row |= {"still": _w1(course, real, course.x[first], course.weights[first])}
             row |= {"mass": mass, "counted": counted, "mass_error": abs(mass / counted - 1)}

@@ -51,13 +51,12 @@ def _ot_midpoint(fold: Fold, seed: int) -> Row:
 def _floor(fold: Fold, seed: int) -> Row | None:
     """Two disjoint halves of the real cells; None where a single real cell has no two halves."""
     truth = fold.truth
-    order = shuffled(truth.condition, np.random.default_rng(seed))
+    order = shuffled(truth.stratum, np.random.default_rng(seed))
     half = len(order) // 2
     if not half:
         return None
     one, other = (
-        fold.weighted(truth.x[rows], truth.weights[rows], truth.condition[rows])
-        for rows in (order[:half], order[half:])
+        fold.weighted(truth.x[rows], truth.weights[rows], truth.stratum[rows]) for rows in (order[:half], order[half:])
     )
     return compare(fold, "floor", seed, [one], other, 0.0)
 

@@ -170,6 +170,7 @@ def identify_cells(cells: Cells) -> dict[str, Any]:
         "times": fingerprint(cells.time),
         "weights": fingerprint(cells.weights),
         "conditions": fingerprint(cells.condition),
+        "strata": fingerprint(cells.stratum),
         "names of conditions": cells.conditions,
     }
 

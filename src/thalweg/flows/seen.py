@@ -63,7 +63,7 @@ def pack_seen(cells: Cells, names: Names) -> dict[str, Names]:
         "n": np.array([len(r) for r in rows]),
         "mean": np.stack([cells.x[r].mean(0) for r in rows]),
         "sd": np.stack([cells.x[r].std(0) for r in rows]),
-        "names": np.stack([names[r] for r in few]).astype(str),
+        "names": np.stack([names[cells.sources[r]] for r in few]).astype(str),
         "coordinates": np.stack([cells.x[r] for r in few]),
     }
 

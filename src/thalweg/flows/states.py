@@ -80,7 +80,7 @@ class CourseStates:
         """Root mean variance of each coordinate within a state, shape ``(d,)``; arguments as in `describe`."""
         x, variance, total = z.double().cpu().numpy(), np.zeros(z.shape[1]), 0
         for (condition, time), states in self.states.items():
-            rows = cells.rows(time, condition if cells.conditions else None)
+            rows = cells.rows(time, condition if cells.stratum_names else None)
             p = cells.weights[rows, None] / cells.weights[rows].sum() * states.membership(x[rows][:, self.columns])
             share = np.maximum(p.sum(0), 1e-300)[:, None]
             means = p.T @ x[rows] / share

@@ -110,7 +110,7 @@ class Stored:
             return out
         weights = out.weights.copy()
         for (condition, time), size in np.ndenumerate(self.sizes):
-            rows = out.rows(float(self.flow.axis.times[time]), condition if out.conditions else None)
+            rows = out.rows(float(self.flow.axis.times[time]), condition if out.stratum_names else None)
             if len(rows):
                 weights[rows] *= size / weights[rows].sum()
         return replace(out, weights=weights)
@@ -160,7 +160,9 @@ def pack(
         "version": __version__,
         "params": {"method": method.name, **traits, "sigma": float(flow.sigma), "n_models": len(fitted)}
         | {"resampled": resampled},
-        "recipe": replace(recipe, use_rep=cells.use_rep, n_dims=cells.n_dims, conditions=cells.conditions).entry(),
+        "recipe": replace(
+            recipe, use_rep=cells.use_rep, n_dims=cells.n_dims, conditions=cells.conditions, strata=cells.withins
+        ).entry(),
         "config": _plain(asdict(config)),
         "time": {name: getattr(flow.axis, name) for name in ("times", "knots", "values", "smooth")},
         "center": flow.center,
@@ -298,7 +300,7 @@ def _unpack(entry: Mapping[str, Any], device: str) -> Stored:
         flows.append(make_flow(method, net, axis, center, scale, sigma, entry["intervals"], conditions))
     flow = join(flows)
     checks.reserved(entry, n_dims, _diffusion(flow, method))
-    checks.populations(entry, len(conditions), n_dims)
+    checks.populations(entry, len(recipe.strata or conditions), n_dims)
     turnovers = read_turnovers(entry.get("turnover", {}))
     counted = entry.get("population_sizes", {}).get("sizes")
     counted = None if counted is None else np.asarray(counted)
@@ -310,5 +312,8 @@ def _checked_recipe(entry: Mapping[str, Any]) -> Recipe:
     for name in ("time_key", *NAMES):
         checks.text(entry.get(name, ""), name)
     checks.whole(entry["n_dims"], "n_dims", 1, checks.LARGEST["n_dims"])
-    checks.labels(entry["conditions"], "conditions")
+    for name in ("conditions", "strata"):
+        checks.labels(entry.get(name, ()), "conditions")
+    for name in ("condition_key", "couple_within", "baseline"):
+        checks.labels(np.atleast_1d(entry.get(name, ())), "columns")
     return read_recipe(entry)

@@ -25,7 +25,15 @@ from thalweg.flows.time_axis import TimeAxis
 from thalweg.flows.turnover import packed_turnovers
 
 HEADER_LIMIT = 4 * 2**20  # bytes: about forty thousand tensors
-LARGEST = {"n_dims": 2**20, "width": 2**15, "depth": 2**8, "conditions": 2**14, "times": 2**16, "models": 2**10}
+LARGEST = {
+    "n_dims": 2**20,
+    "width": 2**15,
+    "depth": 2**8,
+    "conditions": 2**14,
+    "columns": 2**10,
+    "times": 2**16,
+    "models": 2**10,
+}
 _DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64"}
 
 

@@ -34,7 +34,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from thalweg._settings import logger
-from thalweg.data.cells import Cells, Rows, offspring
+from thalweg.data.cells import Cells, Rows
+from thalweg.data.rates import offspring
 from thalweg.flows.config import FitConfig
 from thalweg.flows.states import CourseStates, States, separation
 
@@ -92,7 +93,7 @@ class Turnover:
         x = z[:, self.columns].double().cpu().numpy()
         out = np.zeros(len(x))
         for (condition, t), states in self.states.items():
-            rows = cells.rows(t, condition if cells.conditions else None)
+            rows = cells.rows(t, condition if cells.stratum_names else None)
             if len(rows):
                 out[rows] = states.membership(x[rows]) @ of[condition, t]
         return out
@@ -133,7 +134,7 @@ def find_turnover(
             lost[here], arrived[there] = found.lost, found.arrived
             rate[here] = (found.log_growth + np.log(descended / descendants.sum())) / (t1 - t0)
             plans.append(found.plan)
-            _remark(t0, t1, states[here], states[there], found, float(grown))
+            _remark(f"time {t0:g} to {t1:g}{cells.of(condition)}", states[here], states[there], found, float(grown))
         if not plans:  # observed once: nothing is known to grow
             continue
         at = _at_times([rate[condition, t] for t in times[:-1]], plans, np.diff(times))
@@ -195,16 +196,16 @@ def _exchange(before: States, after: States, reference: Floats, config: FitConfi
     return _Exchange(plan, log_growth, lost.astype(float), arrived.astype(float))
 
 
-def _remark(t0: float, t1: float, before: States, after: States, found: _Exchange, grown: float) -> None:
+def _remark(when: str, before: States, after: States, found: _Exchange, grown: float) -> None:
     dying, new = float(before.weights @ found.lost), float(after.weights @ found.arrived)
     factors = np.exp(found.log_growth[found.lost == 0])
     alike = np.ptp(factors) < _ALIKE
     rest = "all states alike" if alike else f"its states by {factors.min():.3g} to {factors.max():.3g} times that"
-    logger.info("time %g to %g: the population grows by a factor of %.3g, %s", t0, t1, grown, rest)
+    logger.info("%s: the population grows by a factor of %.3g, %s", when, grown, rest)
     if dying or new:
         logger.info(
-            "time %g to %g: %.1f %% of the cells before vanish in place, %.1f %% of those after have no ancestors",
-            t0, t1, 100 * dying, 100 * new,
+            "%s: %.1f %% of the cells before vanish in place, %.1f %% of those after have no ancestors",
+            when, 100 * dying, 100 * new,
         )  # fmt: skip
 
 

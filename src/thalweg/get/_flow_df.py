@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from thalweg.data.arms import arms
+from thalweg.data.recipe import Columns
 from thalweg.data.times import obs_column
 from thalweg.data.transitions import read_transitions
 from thalweg.errors import InputError
@@ -22,7 +24,7 @@ def flow_df(
     groupby: str,
     *,
     key: str = "transition",
-    condition_key: str | None = None,
+    condition_key: Columns = None,
 ) -> pd.DataFrame:
     """Share of the cells that pass from each group to each other, from every time to the next.
 
@@ -35,7 +37,7 @@ def flow_df(
     key
         Key of ``obsp`` and ``uns`` with the couplings.
     condition_key
-        Column of ``obs``: shares of the cells of each condition.
+        Column of ``obs``, or several: shares of the cells of each condition.
 
     Returns
     -------
@@ -53,15 +55,11 @@ def flow_df(
     column = obs_column(adata, groupby, "groupby")
     names, text = categories(column), column.astype(str).to_numpy()
     member = (text == np.array(names, dtype=object)[:, None]) & column.notna().to_numpy()
-    conditions = {"": np.ones(adata.n_obs, dtype=bool)}
-    if condition_key is not None:
-        of = obs_column(adata, condition_key, "condition_key")
-        conditions = {name: (of.astype(str) == name).to_numpy() for name in categories(of)}
     rows = []
-    for condition, cells in conditions.items():
+    for condition, cells in arms(adata, condition_key).items():
         for t0, t1 in pairwise(transitions.times.tolist()):
-            first, last = (member[:, transitions.rows(t)] for t in (t0, t1))
-            start = first * cells[transitions.rows(t0)] * transitions.share(t0)
+            first, last = (member[:, transitions.rows(t)] * cells[transitions.rows(t)] for t in (t0, t1))
+            start = first * transitions.share(t0)
             mass = transitions.push(start, t0, t1) @ last.T
             if not mass.sum() > 0:
                 where = f"{condition_key} {condition!r}, " if condition_key else ""

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from thalweg.data.cells import read_weights
+from thalweg.data.arms import arms
+from thalweg.data.rates import read_weights
+from thalweg.data.recipe import Columns
 from thalweg.data.times import TimeMap, obs_column, parse_times
 from thalweg.get._colors import categories
 
@@ -21,7 +23,7 @@ def populations(
     *,
     time_map: TimeMap | None = None,
     weight_key: str | None = None,
-    condition_key: str | None = None,
+    condition_key: Columns = None,
 ) -> pd.DataFrame:
     """Share of each group at each time.
 
@@ -36,7 +38,7 @@ def populations(
     weight_key
         Column of ``obs`` with a weight for each cell; each counts as one by default.
     condition_key
-        Column of ``obs``: shares within each condition.
+        Column of ``obs``, or several: shares within each condition.
 
     Returns
     -------
@@ -54,10 +56,14 @@ def populations(
     cells = pd.DataFrame({"time": parse_times(adata, time_key, time_map), "group": column.astype(str).to_numpy()})
     cells["weight"] = 1.0 if weight_key is None else read_weights(adata, weight_key)
     keys = ["time"]
+    cells = cells[column.notna().to_numpy()] if condition_key is None else cells
     if condition_key is not None:
-        cells["condition"] = obs_column(adata, condition_key, "condition_key").astype(str).to_numpy()
-        keys = ["condition", "time"]
-    grouped = cells[column.notna().to_numpy()].groupby([*keys, "group"])["weight"]
+        parts = [
+            cells[mask & column.notna().to_numpy()].assign(condition=c)
+            for c, mask in arms(adata, condition_key).items()
+        ]
+        cells, keys = pd.concat(parts), ["condition", "time"]
+    grouped = cells.groupby([*keys, "group"], sort=True)["weight"]
     table = grouped.agg(["size", "sum"]).unstack("group", fill_value=0)
     table = table.reindex(columns=pd.MultiIndex.from_product([["size", "sum"], categories(column)]), fill_value=0)
     table = table.stack(future_stack=True).rename_axis([*keys, "group"])

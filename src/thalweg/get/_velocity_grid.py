@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from thalweg.data.arms import arms
 from thalweg.data.embedding import read_embedding, read_velocity
-from thalweg.data.times import obs_column
+from thalweg.data.recipe import Columns
 from thalweg.errors import InputError
-from thalweg.get._colors import categories
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -36,7 +36,7 @@ def velocity_grid(
     n_grid: int = 40,
     bandwidth: float = 0.03,
     min_cells: float = 2.0,
-    condition_key: str | None = None,
+    condition_key: Columns = None,
 ) -> pd.DataFrame:
     """Velocities on an embedding, averaged on a grid.
 
@@ -55,7 +55,7 @@ def velocity_grid(
     min_cells
         Mass below which a node has no average.
     condition_key
-        Column of ``obs``: an average for each condition, on the same grid.
+        Column of ``obs``, or several: an average for each condition, on the same grid.
 
     Returns
     -------
@@ -78,14 +78,11 @@ def velocity_grid(
     low, high = embedding.xy.min(0), embedding.xy.max(0)
     nodes = [np.linspace(a, b, n_grid) for a, b in zip(low, high, strict=True)]
     widths = bandwidth * np.where(high > low, high - low, 1)
-    if condition_key is None:
-        return _average(embedding.xy, v, nodes, widths, min_cells)
-    column = obs_column(adata, condition_key, "condition_key")
-    text, parts = column.astype(str).to_numpy(), []
-    for name in categories(column):
-        part = _average(embedding.xy[text == name], v[text == name], nodes, widths, min_cells)
-        part.insert(0, "condition", name)
-        parts.append(part)
+    parts = []
+    for name, own in arms(adata, condition_key).items():
+        parts.append(_average(embedding.xy[own], v[own], nodes, widths, min_cells))
+        if condition_key is not None:
+            parts[-1].insert(0, "condition", name)
     return pd.concat(parts, ignore_index=True)
 
 

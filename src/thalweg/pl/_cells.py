@@ -14,7 +14,6 @@ from thalweg.data.representation import read_representation
 from thalweg.data.times import obs_column
 from thalweg.errors import MissingKeyError
 from thalweg.get import colors
-from thalweg.get._colors import categories
 from thalweg.pl._canvas import CONTEXT, colorbar, dot, legend
 
 if TYPE_CHECKING:
@@ -107,20 +106,6 @@ def limits(axes: Sequence[Axes], xy: Floats, margin: float = 0.04) -> None:
     for panel in axes:
         panel.set_xlim(low[0] - pad[0], high[0] + pad[0])
         panel.set_ylim(low[1] - pad[1], high[1] + pad[1])
-
-
-def split(adata: AnnData, condition_key: str | None) -> dict[str, Mask]:
-    """Cells of each condition in their order; one unnamed group of all without ``condition_key``.
-
-    Raises
-    ------
-    MissingKeyError
-        If ``obs`` has no such column.
-    """
-    if condition_key is None:
-        return {"": np.ones(adata.n_obs, dtype=bool)}
-    column = obs_column(adata, condition_key, "condition_key")
-    return {name: (column.astype(str) == name).to_numpy() for name in categories(column)}
 
 
 def place(cells: AnnData, adata: AnnData, embedding: Embedding, use_rep: str) -> Floats:

@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from thalweg.data.arms import arms
 from thalweg.data.embedding import read_embedding
+from thalweg.data.recipe import Columns
 from thalweg.errors import InputError
 from thalweg.get import colors, fate_df
 from thalweg.get._colors import palette
 from thalweg.pl._canvas import CONTEXT, DARK, canvas, colorbar, dot, legend, one_or_all, small
-from thalweg.pl._cells import background, dot_area, frame, limits, scatter, shade, split
+from thalweg.pl._cells import background, dot_area, frame, limits, scatter, shade
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -33,7 +35,7 @@ def fate(
     kind: Literal["panels", "mixed"] = "panels",
     fates: Sequence[str] | None = None,
     components: tuple[int, int] = (0, 1),
-    condition_key: str | None = None,
+    condition_key: Columns = None,
     ax: Axes | Sequence[Axes] | None = None,
     show: bool | None = None,
 ) -> Axes | list[Axes]:
@@ -54,7 +56,7 @@ def fate(
     fates
         Fates to draw; all by default.
     condition_key
-        Column of ``obs``: panels for each condition.
+        Column of ``obs``, or several: panels for each condition.
     ax, show
         As in `leave_one_out`; one axes for each panel.
 
@@ -74,7 +76,7 @@ def fate(
     long = fate_df(adata, groupby)
     table = _chosen(_wide(long), fates)
     embedding = read_embedding(adata, basis, components)
-    panels = split(adata, condition_key)
+    panels = arms(adata, condition_key)
     many = len(table.columns) if kind == "panels" else 1
     with canvas(ax, show, n=many * len(panels), columns=many if 1 < many <= 4 else None, height=2.2) as axes:
         if kind == "mixed":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from thalweg.data.recipe import Columns
 from thalweg.get import colors, flow_df
 from thalweg.pl._canvas import canvas, line_height, one_or_all, small, spread
 
@@ -25,7 +26,7 @@ def fate_flow(
     *,
     key: str = "transition",
     min_share: float = 0.0,
-    condition_key: str | None = None,
+    condition_key: Columns = None,
     ax: Axes | Sequence[Axes] | None = None,
     show: bool | None = None,
 ) -> Axes | list[Axes]:
@@ -42,7 +43,7 @@ def fate_flow(
     min_share
         Ribbons below this share of an interval are left out.
     condition_key
-        Column of ``obs``: a panel for each condition.
+        Column of ``obs``, or several: a panel for each condition.
     ax, show
         As in `leave_one_out`; one axes for each panel.
 

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
+from thalweg.data.arms import arms
 from thalweg.data.embedding import read_embedding
+from thalweg.data.recipe import Columns
 from thalweg.data.times import TimeMap, parse_times
 from thalweg.errors import InputError
 from thalweg.get import growth_df
 from thalweg.get._colors import palette
 from thalweg.pl._canvas import BLUE, DARK, canvas, dot, legend, one_or_all
-from thalweg.pl._cells import frame, limits, shade, split
+from thalweg.pl._cells import frame, limits, shade
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -30,7 +32,7 @@ def growth(
     components: tuple[int, int] = (0, 1),
     time_key: str | None = None,
     time_map: TimeMap | None = None,
-    condition_key: str | None = None,
+    condition_key: Columns = None,
     ax: Axes | Sequence[Axes] | None = None,
     show: bool | None = None,
 ) -> Axes | list[Axes]:
@@ -50,7 +52,7 @@ def growth(
         Column of ``obs`` with the times, by default that of `thalweg.pp.growth`, and a number for each of its labels
         where they are not numbers. Only for ``"time"``.
     condition_key
-        Column of ``obs``: a panel for each condition, or for ``"time"`` a colour.
+        Column of ``obs``, or several: a panel for each condition, or for ``"time"`` a colour.
     ax, show
         As in `leave_one_out`; one axes for each panel.
 
@@ -70,7 +72,7 @@ def growth(
     if kind not in ("embedding", "time"):
         raise InputError(f"kind must be 'embedding' or 'time', found {kind!r}.")
     rate = growth_df(adata, key=key)["growth"].to_numpy(dtype=np.float64)
-    panels = split(adata, condition_key)
+    panels = arms(adata, condition_key)
     if kind == "time":
         name = time_key or str(adata.uns[key]["time_key"])
         if not name:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from thalweg.data.arms import arms
 from thalweg.data.embedding import read_embedding
-from thalweg.data.recipe import read_times
+from thalweg.data.recipe import Columns, read_times
 from thalweg.errors import InputError
 from thalweg.pl._canvas import BLUE, CONTEXT, ORANGE, canvas, dot, legend, one_or_all
-from thalweg.pl._cells import background, frame, limits, place, scatter, split
+from thalweg.pl._cells import background, frame, limits, place, scatter
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,7 +25,7 @@ def interpolation(
     *,
     basis: str | None = None,
     components: tuple[int, int] = (0, 1),
-    condition_key: str | None = None,
+    condition_key: Columns = None,
     ax: Axes | Sequence[Axes] | None = None,
     show: bool | None = None,
 ) -> Axes | list[Axes]:
@@ -42,7 +43,7 @@ def interpolation(
     components
         Two columns of it.
     condition_key
-        Column of ``obs``: a panel for each condition.
+        Column of ``obs``, or several: a panel for each condition.
     ax, show
         As in `leave_one_out`; one axes for each panel.
 
@@ -68,7 +69,7 @@ def interpolation(
     cloud = place(predicted, adata, embedding, rep)
     weight = predicted.obs["weight"].to_numpy(dtype=np.float64)
     now = np.isclose(read_times(adata, info), info["time"])
-    panels, carried = split(adata, condition_key), split(predicted, condition_key)
+    panels, carried = arms(adata, condition_key), arms(predicted, condition_key)
     with canvas(ax, show, n=len(panels)) as axes:
         for panel, (name, mask) in zip(axes, panels.items(), strict=True):
             background(panel, embedding.xy)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from thalweg.data.recipe import Columns
 from thalweg.data.times import TimeMap
 from thalweg.get import colors, populations
 from thalweg.pl._canvas import DARK, canvas, dot, legend, one_or_all, small
@@ -26,7 +27,7 @@ def time_course(
     *,
     time_map: TimeMap | None = None,
     weight_key: str | None = None,
-    condition_key: str | None = None,
+    condition_key: Columns = None,
     ax: Axes | Sequence[Axes] | None = None,
     show: bool | None = None,
 ) -> Axes | list[Axes]:
@@ -43,7 +44,7 @@ def time_course(
     weight_key
         Column of ``obs`` with a weight for each cell.
     condition_key
-        Column of ``obs``: a panel for each condition.
+        Column of ``obs``, or several: a panel for each condition.
     ax, show
         As in `leave_one_out`; one axes for each panel.
 

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from thalweg.data.arms import arms
+from thalweg.data.recipe import Columns
 from thalweg.errors import MissingKeyError
 from thalweg.get import colors
 from thalweg.pl._canvas import CONTEXT, canvas, colorbar, dot, legend, one_or_all, time_map
-from thalweg.pl._cells import background, frame, limits, split
+from thalweg.pl._cells import background, frame, limits
 from thalweg.pl._paths import Path, read_paths
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ def trajectories(
     basis: str | None = None,
     components: tuple[int, int] = (0, 1),
     color: str | None = None,
-    condition_key: str | None = None,
+    condition_key: Columns = None,
     ax: Axes | Sequence[Axes] | None = None,
     show: bool | None = None,
 ) -> Axes | list[Axes]:
@@ -49,7 +51,7 @@ def trajectories(
         Column of ``paths.obs``, or of ``adata.obs`` for the cell a trajectory starts from, with categories; by default
         lines take the colour of the time.
     condition_key
-        Column of ``obs``: a panel for each condition.
+        Column of ``obs``, or several: a panel for each condition.
     ax, show
         As in `leave_one_out`; one axes for each panel.
 
@@ -65,7 +67,7 @@ def trajectories(
         If the embedding, ``color`` or the condition does not exist.
     """
     embedding, drawn = read_paths(adata, paths, basis, components)
-    panels = split(paths, condition_key)
+    panels = arms(paths, condition_key)
     shown = None if color is None else path_colors(adata, paths, drawn, color)
     span = min(p.time.min() for p in drawn), max(p.time.max() for p in drawn)
     with canvas(ax, show, n=len(panels)) as axes:

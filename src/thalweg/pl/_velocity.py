@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from thalweg.data.arms import arms
 from thalweg.data.embedding import read_embedding, read_velocity
+from thalweg.data.recipe import Columns
 from thalweg.errors import InputError
 from thalweg.get import velocity_grid
 from thalweg.pl._canvas import DARK, canvas, one_or_all, small
-from thalweg.pl._cells import background, frame, limits, paint, split
+from thalweg.pl._cells import background, frame, limits, paint
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -39,7 +41,7 @@ def velocity(
     density: float = 1.2,
     duration: float | None = None,
     min_agreement: float = 0.5,
-    condition_key: str | None = None,
+    condition_key: Columns = None,
     ax: Axes | Sequence[Axes] | None = None,
     show: bool | None = None,
 ) -> Axes | list[Axes]:
@@ -75,7 +77,7 @@ def velocity(
         Of fits with several models: nothing is drawn where their mean agreement, ``obs["velocity_agreement"]`` of
         `thalweg.tl.velocity`, is lower. At one half they differ by as much as the velocity.
     condition_key
-        Column of ``obs``: a panel for each condition.
+        Column of ``obs``, or several: a panel for each condition.
     ax, show
         As in `leave_one_out`; one axes for each panel.
 
@@ -97,7 +99,7 @@ def velocity(
         raise InputError(f"duration must be a positive time, found {duration!r}.")
     embedding = read_embedding(adata, basis, components)
     v = read_velocity(adata, embedding, velocity_key)
-    panels, nodes = split(adata, condition_key), n_grid or _NODES[kind]
+    panels, nodes = arms(adata, condition_key), n_grid or _NODES[kind]
     table = None
     if kind != "arrows":
         table = velocity_grid(

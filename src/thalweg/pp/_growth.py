@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thalweg._settings import logger
-from thalweg.data.cells import offspring, read_course
+from thalweg.data.cells import read_course
 from thalweg.data.expression import check_logged, expression_matrix
 from thalweg.data.gene_scores import Organism, chosen_genes, find_organism, score
-from thalweg.data.recipe import Recipe
+from thalweg.data.rates import offspring
+from thalweg.data.recipe import Baseline, Columns, Recipe
 from thalweg.data.times import TimeMap, parse_times
 from thalweg.data.writing import writable
 from thalweg.errors import InputError
@@ -40,7 +41,8 @@ def growth(
     layer: str | None = None,
     use_rep: str | None = None,
     n_dims: int | None = None,
-    condition_key: str | None = None,
+    condition_key: Columns = None,
+    baseline: Baseline = None,
     relaxation: float = 0.5,
     key_added: str = "growth",
     copy: bool = False,
@@ -79,7 +81,7 @@ def growth(
         A day in units of ``obs[time_key]``, e.g. 24 for hours: rates per day become rates per unit of time.
     layer
         Layer with log-normalised expression; ``X`` by default.
-    use_rep, n_dims, condition_key
+    use_rep, n_dims, condition_key, baseline
         Of the plans, as in ``tl.fit``; plans are within conditions.
     relaxation
         Weight of the populations' sizes in the plan, as a multiple of the mean squared displacement of balanced
@@ -129,9 +131,9 @@ def growth(
     else:
         if time_key is None:
             raise InputError("method='unbalanced' needs time_key: it compares neighbouring times.")
-        recipe = Recipe(time_key, use_rep, n_dims, time_map, condition_key)
+        recipe = Recipe(time_key, use_rep, n_dims, time_map, condition_key, baseline=baseline)
         cells = read_course(adata, recipe)
-        rate, dt = rates_from_plans(cells, relaxation)
+        rate, dt = (cells.merged(values) for values in rates_from_plans(cells, relaxation))
         scores, record = {}, {"use_rep": cells.use_rep, "relaxation": relaxation}
     columns = {key_added: rate} | scores
     if dt is not None and method == "genes":

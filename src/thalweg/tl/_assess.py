@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from thalweg._random import Rng, resolve_rng
 from thalweg._settings import logger
 from thalweg.data.cells import Cells, read_course
-from thalweg.data.recipe import Recipe
+from thalweg.data.recipe import Baseline, Columns, Recipe
 from thalweg.data.times import TimeMap
 from thalweg.data.writing import writable
 from thalweg.errors import InputError
@@ -41,7 +41,9 @@ def assess(
     use_rep: str | None = None,
     n_dims: int | None = None,
     time_map: TimeMap | None = None,
-    condition_key: str | None = None,
+    condition_key: Columns = None,
+    baseline: Baseline = None,
+    couple_within: Columns = None,
     weight_key: str | None = None,
     growth_key: str | None = None,
     replicate_key: str | None = None,
@@ -63,7 +65,7 @@ def assess(
     ----------
     adata
         Cells of two or more time points.
-    time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key, replicate_key
+    time_key, use_rep, n_dims, time_map, condition_key, baseline, couple_within, weight_key, growth_key, replicate_key
         As in `fit`.
     methods
         Two names of `fit`. The verdict is on the first; the second shows how far the answer depends on the method.
@@ -115,9 +117,14 @@ def assess(
         if value < 1:
             raise InputError(f"{name} must be at least 1, found {value!r}.")
     generator = resolve_rng(rng)
-    recipe = Recipe(time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key)
-    cells = read_course(adata, replace(recipe, replicate_key=replicate_key))
-    course = _Course(adata, cells, some(cells, n_cells, generator), methods, n_models, config, device)
+    recipe = Recipe(
+        time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key,
+        baseline=baseline, couple_within=couple_within,
+    )  # fmt: skip
+
+    recipe = replace(recipe, replicate_key=replicate_key)
+    cells = read_course(adata, recipe)
+    course = _Course(adata, cells, recipe, some(cells, n_cells, generator), methods, n_models, config, device)
     evidence = [*data.data_evidence(adata, cells, time_key), data.movement(cells, generator)]
     evidence.append(data.replicates(cells, generator))
     seed = int(generator.integers(2**31))
@@ -139,6 +146,7 @@ class _Course:
 
     adata: AnnData
     cells: Cells
+    recipe: Recipe
     rows: NDArray[np.int64]
     methods: Sequence[str]
     n_models: int
@@ -147,11 +155,11 @@ class _Course:
 
     def small(self) -> AnnData:
         """The rows that are fitted."""
-        return part(self.cells, self.adata.obs_names, self.rows)
+        return part(self.adata, self.cells, self.recipe, self.rows)
 
     def keys(self) -> dict[str, Any]:
         """Options of a fit of these rows."""
-        return keys(self.cells) | {"config": self.config, "device": self.device}
+        return keys(self.cells, self.recipe) | {"config": self.config, "device": self.device}
 
     def scores(self, seed: int) -> tuple[pd.DataFrame | None, Way | None]:
         """The table of times left out and the share of the first method; None for a course of two times."""

@@ -12,7 +12,7 @@ from thalweg._random import Rng, resolve_rng
 from thalweg._settings import logger
 from thalweg.data.cells import read_course
 from thalweg.data.entries import plan_relaxation
-from thalweg.data.recipe import Recipe
+from thalweg.data.recipe import Baseline, Columns, Recipe
 from thalweg.data.times import TimeMap
 from thalweg.errors import InputError
 from thalweg.flows import choice
@@ -34,7 +34,9 @@ def choose(
     use_rep: str | None = None,
     n_dims: int | None = None,
     time_map: TimeMap | None = None,
-    condition_key: str | None = None,
+    condition_key: Columns = None,
+    baseline: Baseline = None,
+    couple_within: Columns = None,
     weight_key: str | None = None,
     growth_key: str | None = None,
     spacing: Spacing = "clock",
@@ -53,7 +55,7 @@ def choose(
     ----------
     adata
         Cells; it is not changed.
-    time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key, spacing
+    time_key, use_rep, n_dims, time_map, condition_key, baseline, couple_within, weight_key, growth_key, spacing
         As in `fit`.
     methods
         Candidates, as of `leave_one_out`; the first is the default.
@@ -81,7 +83,11 @@ def choose(
     """
     if n_seeds < 1:
         raise InputError(f"n_seeds must be at least 1, found {n_seeds}.")
-    cells = read_course(adata, Recipe(time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key))
+    recipe = Recipe(
+        time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key,
+        baseline=baseline, couple_within=couple_within,
+    )  # fmt: skip
+    cells = read_course(adata, recipe)
     relaxation = None if growth_key is None else plan_relaxation(adata, growth_key)
     first = int(rng) if isinstance(rng, int | np.integer) else int(resolve_rng(rng).integers(2**31))
     trial = Trial(config or FitConfig(), spacing, resolve_device(device), False)

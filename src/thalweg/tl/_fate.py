@@ -44,6 +44,7 @@ def fate(
     kind: Literal["plan", "flow"] | None = None,
     terminal: Sequence[str] | None = None,
     include_died: bool = False,
+    condition: str | None = None,
     n_samples: int = 20,
     n_neighbors: int = 15,
     bandwidth: float | None = None,
@@ -92,6 +93,8 @@ def fate(
         Add the column ``"died"``: the probability that the lineage of a cell ends before the last time, because its
         state vanishes, or by the rates of a fit with ``death_key``. The other columns are then the probabilities that
         it survives and ends in the group. Its standard error is not known, and stands as 0.
+    condition
+        For cells of a shared baseline: the condition whose fates they get; by default the mean over all conditions.
     n_samples, n_steps
         Futures of each cell, and steps of each in an interval, under the SDE.
     n_neighbors
@@ -156,6 +159,7 @@ def fate(
     column = obs_column(adata, groupby, "groupby")
     groups = _groups(column, cells, terminal, groupby)
     codes = pd.Categorical(column.astype(str).where(column.notna()), categories=groups).codes.astype(np.int64)
+    codes, arm = codes[cells.sources], _arm(cells, condition)
     n_futures = n_samples if noise and not along_plans else 1
     ends = codes, len(groups), n_neighbors, bandwidth
     if along_plans:
@@ -168,7 +172,7 @@ def fate(
     if include_died:
         found, groups = _with_died(found, groups, Carrier(stored.process, cells), n_neighbors, bandwidth)
     name, out = key_added or f"fate_{groupby}", writable(adata, copy)
-    _write(out, name, found, groups)
+    _write(out, name, found.merged(cells, arm), groups)
     out.uns[name] = {
         "key": key,
         "method": stored.method.name,
@@ -184,6 +188,15 @@ def fate(
     _carry_colors(out, column, groupby, name, groups)
     logger.info("added obsm[%r], obs[%r]: fates among %s", name, name, ", ".join(groups))
     return out if copy else None
+
+
+def _arm(cells: Cells, condition: str | None) -> int | None:
+    """Number of a condition."""
+    if condition is None:
+        return None
+    if condition not in cells.conditions:
+        raise InputError(f"condition={condition!r} is none of the fit; its conditions: {list(cells.conditions)}.")
+    return cells.conditions.index(condition)
 
 
 def _write(out: AnnData, name: str, found: Found, groups: list[str]) -> None:
@@ -230,7 +243,7 @@ def _groups(column: pd.Series, cells: Cells, terminal: Sequence[str] | None, gro
     last = np.zeros(len(cells.time), dtype=bool)
     for condition in cells.strata:
         last[cells.rows(float(cells.times_of(condition)[-1]), condition)] = True
-    there = column[last].dropna()
+    there = column.iloc[cells.sources[last]].dropna()
     ordered = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else sorted(there.unique())
     present = [str(g) for g in ordered if (there == g).any()]
     absent = sorted(set(map(str, terminal or ())) - set(present))

@@ -13,7 +13,7 @@ from thalweg._random import Rng, resolve_rng
 from thalweg._settings import logger
 from thalweg.data.cells import Cells, Floats, read_course
 from thalweg.data.entries import plan_relaxation
-from thalweg.data.recipe import Recipe
+from thalweg.data.recipe import Baseline, Columns, Recipe
 from thalweg.data.sizes import Sizes, read_sizes
 from thalweg.data.times import TimeMap
 from thalweg.data.writing import writable
@@ -46,7 +46,9 @@ def fit(
     key_added: str = "thalweg",
     time_map: TimeMap | None = None,
     spacing: Spacing = "clock",
-    condition_key: str | None = None,
+    condition_key: Columns = None,
+    baseline: Baseline = None,
+    couple_within: Columns = None,
     weight_key: str | None = None,
     growth_key: str | None = None,
     death_key: str | None = None,
@@ -101,7 +103,17 @@ def fit(
         times; ``"index"`` treats them as equally spaced, as several papers do; a mapping gives the model time of each
         time.
     condition_key
-        Column of ``obs``; cells are coupled within a condition only, and the field is conditioned on it.
+        Column of ``obs``, or several: ``["genotype", "treatment"]``. The field is conditioned on it, and cells are
+        coupled within a condition only. A condition that was observed at some times is carried where it was trained.
+    baseline
+        Label in ``condition_key`` of cells that belong to every condition until it has cells of its own, such as an
+        untreated day 0: ``baseline="untreated"``, or ``float("nan")`` for cells without a label. Of several columns, a
+        cell joins the conditions that agree in the others. Where the label also has later times, as ``"control"`` with
+        a knock-out from day 3 on, it is a condition itself.
+    couple_within
+        Further columns of ``obs`` that plans stay within, on which the field is not conditioned: donors who were
+        followed over time, say. By default the conditions are all; replicates are measured anew at each time, and
+        plans across them are right.
     weight_key
         Column of ``obs`` with a positive weight for each cell: how much of its population it stands for.
     growth_key
@@ -183,7 +195,18 @@ def fit(
     """
     generator, config = resolve_rng(rng, random_state), FitConfig() if config is None else config
     recipe = Recipe(
-        time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key, (), death_key, replicate_key
+        time_key,
+        use_rep,
+        n_dims,
+        time_map,
+        condition_key,
+        weight_key,
+        growth_key,
+        (),
+        death_key,
+        replicate_key,
+        baseline,
+        couple_within,
     )
     cells = read_course(adata, recipe)
     sizes = read_sizes(adata, population_size, cells, time_map)

@@ -10,9 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from thalweg._random import Rng, resolve_rng
-from thalweg.data.cells import read_weights
 from thalweg.data.expression import Floats, read_expression
 from thalweg.data.fates import read_draws, read_fates
+from thalweg.data.rates import read_weights
 from thalweg.data.times import TimeMap, obs_column, parse_times
 from thalweg.errors import InputError
 

@@ -19,7 +19,7 @@ from thalweg.flows.population import total_size
 from thalweg.flows.prediction import Prediction, mean, sample
 from thalweg.flows.running import Integrator
 from thalweg.flows.store import Stored, load_fit
-from thalweg.tl._stored.reading import cells_of
+from thalweg.tl._stored.reading import cells_of, condition_columns, names_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -134,7 +134,7 @@ def interpolate(
                 f"obs[{stored.recipe.time_key!r}] has {cells.times.tolist()}."
             )
         cloud = sample(carrier, cloud, time, generator)
-    out = _as_anndata(adata, stored, cloud, time)
+    out = _as_anndata(adata, stored, cells, cloud, time)
     if differ is not None:
         out.obs["spread"] = np.linalg.norm(differ, axis=1)
     out.uns["interpolation"] |= {
@@ -142,7 +142,7 @@ def interpolate(
         "stochastic": 0.0 if noise is None else noise.strength,
         "prediction": wanted,
         "observed": bool((cells.times == time).any()),
-        "mass": total_size(cells, time, np.unique(cells.condition[cloud.rows]).tolist()) if stored.counted else 1.0,
+        "mass": total_size(cells, time, np.unique(cells.stratum[cloud.rows]).tolist()) if stored.counted else 1.0,
     }
     return out
 
@@ -164,15 +164,14 @@ def _prediction(prediction: Prediction | None, stochastic: bool | float | None, 
     return wanted
 
 
-def _as_anndata(adata: AnnData, stored: Stored, cloud: Cloud, time: float) -> AnnData:
+def _as_anndata(adata: AnnData, stored: Stored, cells: Cells, cloud: Cloud, time: float) -> AnnData:
     """Predicted cells, each with the cell of ``adata`` it started from."""
     import anndata
 
-    recipe, names = stored.recipe, adata.obs_names[cloud.rows]
-    columns = {"source": names.to_numpy(), "weight": cloud.weight, recipe.time_key: float(time)}
-    obs = pd.DataFrame(columns, index=names)
-    if recipe.condition_key is not None:
-        obs[recipe.condition_key] = adata.obs[recipe.condition_key].to_numpy()[cloud.rows]
+    recipe, sources = stored.recipe, adata.obs_names[cells.sources[cloud.rows]]
+    columns = {"source": sources.to_numpy(), "weight": cloud.weight, recipe.time_key: float(time)}
+    columns |= condition_columns(adata, stored, cells, cloud.rows)
+    obs = pd.DataFrame(columns, index=names_of(adata, cells, cloud.rows))
     out = anndata.AnnData(obs=obs, obsm={recipe.use_rep: cloud.x.astype(np.float32)})
     out.uns["interpolation"] = {"method": stored.method.name, "time": float(time), **recipe.entry()}
     return out

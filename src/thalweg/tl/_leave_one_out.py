@@ -19,7 +19,7 @@ from thalweg._random import Rng, resolve_rng
 from thalweg._settings import settings
 from thalweg.data.cells import read_course
 from thalweg.data.entries import plan_relaxation
-from thalweg.data.recipe import Recipe
+from thalweg.data.recipe import Baseline, Columns, Recipe
 from thalweg.data.times import TimeMap
 from thalweg.errors import InputError
 from thalweg.flows.choice import AUTO, auto_row
@@ -53,7 +53,9 @@ def leave_one_out(
     use_rep: str | None = None,
     n_dims: int | None = None,
     time_map: TimeMap | None = None,
-    condition_key: str | None = None,
+    condition_key: Columns = None,
+    baseline: Baseline = None,
+    couple_within: Columns = None,
     weight_key: str | None = None,
     growth_key: str | None = None,
     replicate_key: str | None = None,
@@ -84,7 +86,7 @@ def leave_one_out(
     ----------
     adata
         Cells of three or more time points; it is not changed.
-    time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key
+    time_key, use_rep, n_dims, time_map, condition_key, baseline, couple_within, weight_key, growth_key
         As in `fit`. Weights and conditions count in predictions, references and the truth alike: each condition is
         predicted from its own neighbouring times. Growth rates that `thalweg.pp.growth` made of plans
         (``method="unbalanced"``) have seen the time held out; they are computed again in every fold, without it.
@@ -151,7 +153,11 @@ def leave_one_out(
             f"config.score={config.score!r} changes no prediction, which is all that is scored here; leave it "
             "out, or score methods='usb'."
         )
-    recipe = Recipe(time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key)
+    recipe = Recipe(
+        time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key,
+        baseline=baseline, couple_within=couple_within,
+    )  # fmt: skip
+
     cells = read_course(adata, replace(recipe, replicate_key=replicate_key))
     relaxation = None if growth_key is None else plan_relaxation(adata, growth_key)
     folds = make_folds(cells, _held_out(cells.times, times, time_key), spacing, relaxation)

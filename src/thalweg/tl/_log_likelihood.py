@@ -92,7 +92,7 @@ def log_likelihood(
     out = np.full(len(cells.x), np.nan)
     for t in cells.times.tolist():
         for c, source in sources.items():
-            rows, (first, last) = cells.rows(t, c), flow.span(c)
+            rows, (first, last) = cells.rows(t, c), flow.span(cells.condition_of(c))
             if len(rows) and first <= t <= last:
                 probe = torch_generator(generator, flow.device) if trace == "hutchinson" else None
                 out[rows] = flow.log_density(cells.x[rows], t, source, cells.labels(rows), probe, first)
@@ -104,7 +104,7 @@ def log_likelihood(
             int(np.isnan(out).sum()),
         )
     result = writable(adata, copy)
-    result.obs[key_added] = out
+    result.obs[key_added] = cells.merged(out)
     logger.info("added obs[%r]: log density of each cell under the flow", key_added)
     return result if copy else None
 
@@ -124,16 +124,16 @@ def _sources(flow: Flow, cells: Cells, time_key: str, rng: np.random.Generator) 
     """Log density of the first population of each condition that was trained."""
     out: dict[int, LogDensity] = {}
     for c in cells.strata:
-        first = flow.span(c)[0]
+        first, own = flow.span(cells.condition_of(c))[0], cells.condition == cells.condition_of(c)
         if not np.isfinite(first):
             continue
         if isinstance(flow, NoiseFlow):
             out[c] = lambda z: np.zeros(len(z))  # not used: the source is the noise
             continue
-        rows = cells.rows(first, c)
+        rows = np.flatnonzero(own & (cells.time == first))
         start = (cells.x[rows] - flow.center) / flow.scale
         if len(start) < 2:
-            name = f" of condition {cells.conditions[c]!r}" if cells.conditions else ""
+            name = cells.of(c)
             raise InputError(
                 f"obs[{time_key!r}] has {len(start)} cells{name} at the first time {first:g}, whose density the "
                 "flow carries; keep at least two."

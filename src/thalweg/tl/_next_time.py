@@ -15,7 +15,7 @@ from thalweg._random import Rng, resolve_rng
 from thalweg._settings import logger, settings
 from thalweg.core import distances
 from thalweg.data.cells import read_course
-from thalweg.data.recipe import Recipe
+from thalweg.data.recipe import Baseline, Columns, Recipe
 from thalweg.data.times import TimeMap
 from thalweg.errors import InputError
 from thalweg.flows.config import FitConfig
@@ -40,7 +40,9 @@ def next_time(
     use_rep: str | None = None,
     n_dims: int | None = None,
     time_map: TimeMap | None = None,
-    condition_key: str | None = None,
+    condition_key: Columns = None,
+    baseline: Baseline = None,
+    couple_within: Columns = None,
     weight_key: str | None = None,
     growth_key: str | None = None,
     config: FitConfig | None = None,
@@ -61,7 +63,7 @@ def next_time(
     ----------
     adata
         Cells; it is not changed.
-    time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key
+    time_key, use_rep, n_dims, time_map, condition_key, baseline, couple_within, weight_key, growth_key
         As in `fit`.
     methods
         Names of `fit`, one or more; two or more models in all.
@@ -96,12 +98,16 @@ def next_time(
             f"n_models={n_models} and n_between={n_between}."
         )
     generator = resolve_rng(rng)
-    cells = read_course(adata, Recipe(time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key))
-    whole = np.arange(len(cells.x))
-    options = keys(cells) | {"config": config, "device": device, "check": False}
+    recipe = Recipe(
+        time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key,
+        baseline=baseline, couple_within=couple_within,
+    )  # fmt: skip
+    cells = read_course(adata, recipe)
+    whole = np.arange(adata.n_obs)
+    options = keys(cells, recipe) | {"config": config, "device": device, "check": False}
     fitted = []
     for method in tqdm([m for m in methods for _ in range(n_models)], desc="models", disable=not settings.progress):
-        fitted.append(part(cells, adata.obs_names, whole))
+        fitted.append(part(adata, cells, recipe, whole))
         fit(fitted[-1], TIME, method=method, rng=int(generator.integers(2**31)), **options)
     rows = []
     for start, end in pairwise(cells.times.tolist()):

@@ -20,7 +20,7 @@ from thalweg.errors import InputError
 from thalweg.flows.carry import Carrier, make_noise
 from thalweg.flows.running import Integrator
 from thalweg.flows.store import Stored, load_fit
-from thalweg.tl._stored.reading import cells_of
+from thalweg.tl._stored.reading import cells_of, condition_columns, names_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -117,7 +117,7 @@ def trajectories(
     for start, (first, last), rows in _groups(carrier, chosen):
         own = grid if extrapolate else grid[(grid >= first) & (grid <= last)]
         bundles.append(_bundle(carrier, rows, *_ways(start, own, direction)))
-    out = _assemble(adata, stored, bundles, n_samples)
+    out = _assemble(adata, stored, course, bundles, n_samples)
     out.uns["trajectories"] = {
         "method": stored.method.name,
         "times": grid,
@@ -158,7 +158,7 @@ def _chosen(
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
     if cells is not None and not isinstance(cells, int | np.integer):
-        return select_cells(adata, cells)
+        return course.standing_for(select_cells(adata, cells))
     end = -1 if direction == "backward" else 0
     rows = np.sort(np.concatenate([course.rows(float(course.times_of(c)[end]), c) for c in course.strata]))
     if cells is None:
@@ -171,15 +171,15 @@ def _chosen(
 
 def _groups(carrier: Carrier, chosen: NDArray[np.int64]) -> Iterator[tuple[float, Pair, NDArray[np.int64]]]:
     """Cells that start at one time and may run over the same times: those between which their condition was trained."""
-    course, spans = carrier.cells, {c: carrier.flow.span(c) for c in carrier.cells.strata}
+    course, spans = carrier.cells, {c: carrier.flow.span(carrier.cells.condition_of(c)) for c in carrier.cells.strata}
     for c, (first, last) in spans.items():
         if (first, last) != (carrier.flow.axis.times[0], carrier.flow.axis.times[-1]):
             between = f"from {first:g} to {last:g} only" if first <= last else "at no time"
-            logger.warning("condition %r was trained %s; its paths end there", course.conditions[c], between)
+            logger.warning("the cells%s were trained %s; their paths end there", course.of(c), between)
     for start in np.unique(course.time[chosen]).tolist():
         rows = chosen[course.time[chosen] == start]
-        for span in sorted({spans[c] for c in course.condition[rows].tolist()}):
-            of = np.isin(course.condition[rows], [c for c, own in spans.items() if own == span])
+        for span in sorted({spans[c] for c in course.stratum[rows].tolist()}):
+            of = np.isin(course.stratum[rows], [c for c, own in spans.items() if own == span])
             yield start, span, rows[of]
 
 
@@ -211,12 +211,12 @@ def _bundle(carrier: Carrier, rows: NDArray[np.int64], back: list[float], ahead:
     return _Bundle(rows, times, states, carrier.cells.weights[rows][:, None] * growth)
 
 
-def _assemble(adata: AnnData, stored: Stored, bundles: list[_Bundle], n_samples: int) -> AnnData:
+def _assemble(adata: AnnData, stored: Stored, course: Cells, bundles: list[_Bundle], n_samples: int) -> AnnData:
     import anndata
 
     recipe, rows = stored.recipe, np.concatenate([b.rows for b in bundles])
     lengths = np.repeat([len(b.times) for b in bundles], [len(b.rows) for b in bundles])
-    names = adata.obs_names[rows].astype(str)
+    names = names_of(adata, course, rows)
     sample = np.concatenate([np.arange(len(b.rows)) % n_samples for b in bundles]).astype(str)
     paths = names if n_samples == 1 else names + "-" + sample
     path = np.repeat(np.arange(len(rows)), lengths)
@@ -224,7 +224,7 @@ def _assemble(adata: AnnData, stored: Stored, bundles: list[_Bundle], n_samples:
     weight = np.concatenate([b.weight.ravel() for b in bundles])
     step = np.arange(len(path)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     _, moment = np.unique(time, return_inverse=True)
-    source = pd.Categorical(names)
+    source = pd.Categorical(adata.obs_names[course.sources[rows]].astype(str))
     columns = {
         "trajectory": pd.Categorical.from_codes(path, paths),
         "source": source[path],
@@ -232,8 +232,8 @@ def _assemble(adata: AnnData, stored: Stored, bundles: list[_Bundle], n_samples:
         recipe.time_key: time,
     }
     obs = pd.DataFrame(columns, index=paths[path] + "@" + step.astype(str))
-    if recipe.condition_key is not None:
-        obs[recipe.condition_key] = adata.obs[recipe.condition_key].array[rows][path]
+    for key, labels in condition_columns(adata, stored, course, rows).items():
+        obs[key] = labels[path]
     return anndata.AnnData(
         obs=obs, obsm={recipe.use_rep: np.concatenate([b.x.reshape(-1, b.x.shape[2]) for b in bundles])}
     )

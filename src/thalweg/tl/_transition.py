@@ -16,6 +16,7 @@ from thalweg._settings import logger, settings
 from thalweg.core.neighbours import check_neighbours
 from thalweg.data.cells import Cells, Floats
 from thalweg.data.entries import find_fit
+from thalweg.data.recipe import read_times
 from thalweg.data.writing import writable
 from thalweg.errors import InputError
 from thalweg.flows.carry import Carrier, make_noise
@@ -130,6 +131,7 @@ def transition(
     carrier = Carrier(stored.process, cells, noise, Integrator(n_steps=n_steps))
     make = FlowBlocks(carrier, n_futures, n_neighbors, bandwidth, top_k)
     blocks = [make(*pair) if kind == "flow" else plan_block(stored, cells, *pair) for pair in pairs]
+    blocks = [block.merged(cells) for block in blocks]
     params = {
         "key": key,
         "kind": kind,
@@ -141,7 +143,9 @@ def transition(
         "fit": fit_checksum(find_fit(adata, key)),
     }
     out = writable(adata, copy)
-    _write(out, key_added, blocks, cells, params, add=t0 is not None or t1 is not None)
+    _write(
+        out, key_added, blocks, read_times(adata, stored.recipe.entry()), params, add=t0 is not None or t1 is not None
+    )
     out.uns[key_added] |= stored.recipe.entry()
     logger.info("added obsp[%r]: couplings of %d pairs of times", key_added, len(out.uns[key_added]["pairs"]))
     return out if copy else None
@@ -174,22 +178,22 @@ def _name_uncoupled(cells: Cells, pairs: Pairs) -> None:
                 hint = f"; couple them with tw.tl.transition(adata, {t0:g}, {later[0]:g})" if len(later) else ""
                 logger.warning(
                     "condition %r has no cells at time %g: its %d cells of time %g are not coupled with it%s",
-                    cells.conditions[condition], t1, len(rows), t0, hint,
+                    cells.stratum_names[condition], t1, len(rows), t0, hint,
                 )  # fmt: skip
 
 
 def _write(
-    adata: AnnData, key: str, blocks: list[Block], cells: Cells, params: Mapping[str, Any], *, add: bool
+    adata: AnnData, key: str, blocks: list[Block], time: Floats, params: Mapping[str, Any], *, add: bool
 ) -> None:
     """Put the blocks into ``obsp`` and ``uns``, beside those of an earlier call where they belong together."""
     matrix = sum((b.matrix for b in blocks[1:]), start=blocks[0].matrix)
-    table = pd.DataFrame([_row(block, cells) for block in blocks])
+    table = pd.DataFrame([_row(block, time) for block in blocks])
     earlier = adata.uns.get(key)
     if add and key in adata.obsp and isinstance(earlier, Mapping) and dict(earlier.get("params", {})) == params:
         pairs = {(b.t0, b.t1) for b in blocks}
         old: pd.DataFrame = earlier["pairs"]
         old = old[[pair not in pairs for pair in zip(old["t0"], old["t1"], strict=True)]]
-        matrix = matrix + _without(sparse.csr_matrix(adata.obsp[key]), cells.time, pairs)
+        matrix = matrix + _without(sparse.csr_matrix(adata.obsp[key]), time, pairs)
         table = pd.concat([old, table]).sort_values(["t0", "t1"], ignore_index=True)
     elif add and key in adata.obsp:
         logger.info("obsp[%r] was of another fit or other options; it is replaced", key)
@@ -207,11 +211,11 @@ def _without(matrix: sparse.csr_matrix, time: Floats, pairs: set[tuple[float, fl
     return sparse.csr_matrix((entries.data[kept], (entries.row[kept], entries.col[kept])), shape=matrix.shape)
 
 
-def _row(block: Block, cells: Cells) -> dict[str, float]:
-    cols = cells.rows(block.t1)
+def _row(block: Block, time: Floats) -> dict[str, float]:
+    cols = np.flatnonzero(time == block.t1)
     arriving = np.asarray(block.matrix.sum(0)).ravel()[cols]
     unreached = float((arriving == 0).mean())
     if block.dropped > 0.01:
         logger.info("time %g to %g: top_k left %.1f %% of the mass out", block.t0, block.t1, 100 * block.dropped)
-    sizes = {"n0": len(cells.rows(block.t0)), "n1": len(cols)}
+    sizes = {"n0": int((time == block.t0).sum()), "n1": len(cols)}
     return {"t0": block.t0, "t1": block.t1, **sizes, "bandwidth": block.bandwidth, "dropped": block.dropped, "unreached": unreached}  # fmt: skip  # noqa: E501

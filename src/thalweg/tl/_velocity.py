@@ -116,8 +116,8 @@ def velocity(
     embedding = None if basis is None else read_embedding(adata, basis).key
     chosen = _kind(kind, stored)
     where = cells.x, cells.time, cells.labels(np.arange(len(cells.x)))
-    v = _field(chosen, stored)(*where)
-    differ = spread(stored.flow, lambda flow: _field(chosen, replace(stored, flow=flow))(*where))
+    v = cells.merged(_field(chosen, stored)(*where))
+    differ = spread(stored.flow, lambda flow: cells.merged(_field(chosen, replace(stored, flow=flow))(*where)))
     out = writable(adata, copy)
     name = f"velocity_{rep}"
     out.obsm[name] = v.astype(np.float32)
@@ -137,13 +137,14 @@ def velocity(
         out.obsm.pop(f"{name}_sd", None)
     out.obs.drop(columns="growth_rate_sd", errors="ignore", inplace=True)  # of an earlier fit
     if stored.turnovers:
-        out.obs["growth_rate"], growth_sd = stored.growth_now(read_cells(adata, stored.recipe))
-        if growth_sd is not None:
-            out.obs["growth_rate_sd"] = growth_sd
+        rate, rate_sd = stored.growth_now(read_cells(adata, stored.recipe))
+        out.obs["growth_rate"] = cells.merged(rate)
+        if rate_sd is not None:
+            out.obs["growth_rate_sd"] = cells.merged(rate_sd)
         logger.info("added obs['growth_rate']: growth of the cells per unit of obs[%r]", time_key)
     if embedding is not None:
         y = read_representation(adata, embedding)
-        on = v if embedding == rep else project(cells.x, v, y, method=projection, n_neighbors=n_neighbors)
+        on = v if embedding == rep else project(cells.x[: len(y)], v, y, method=projection, n_neighbors=n_neighbors)
         name = f"velocity_{embedding.removeprefix('X_')}"
         out.obsm[name] = on.astype(np.float32)
         logger.info("added obsm[%r]: velocities on obsm[%r]", name, embedding)

@@ -32,6 +32,11 @@ class Found:
     bandwidth: float
     draws: Floats | None = None
 
+    def merged(self, cells: Cells, condition: int | None) -> Found:
+        """The same for the rows of the AnnData, see `thalweg.data.cells.Cells.merged`."""
+        draws = None if self.draws is None else cells.merged(self.draws, condition)
+        return Found(cells.merged(self.p, condition), cells.merged(self.error, condition), self.bandwidth, draws)
+
 
 def mean_of(found: Sequence[Found]) -> Found:
     """The mean of fates found in several ways; their spread is part of the standard error."""
@@ -53,8 +58,7 @@ def with_draws(make: Callable[[Cells], Found], cells: Cells, n: int, rng: np.ran
     whole = make(cells)
     if not n:
         return whole
-    weights = [cells.weights * rng.standard_exponential(len(cells.x)) for _ in range(n)]
-    draws = np.stack([make(replace(cells, weights=w)).p for w in weights], 1)
+    draws = np.stack([make(one).p for one in [cells.reweighted(rng) for _ in range(n)]], 1)
     spread = np.square(draws - whole.p[:, None]).mean(1)
     return replace(whole, error=np.sqrt(whole.error**2 + spread), draws=draws)
 

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from thalweg.core.neighbours import Neighbours
-from thalweg.data.cells import Cells, Rows, offspring
+from thalweg.data.cells import Cells, Rows
+from thalweg.data.rates import offspring
 from thalweg.errors import InputError
 from thalweg.flows import normalisation
 from thalweg.flows.bridges import make_bridge

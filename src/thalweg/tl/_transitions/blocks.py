@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
@@ -39,6 +39,16 @@ class Block:
     t1: float
     bandwidth: float
     dropped: float
+
+    def merged(self, cells: Cells) -> Block:
+        """The same over the rows of the AnnData: the mean over the conditions by which a row is coupled."""
+        if cells.origin is None:
+            return self
+        n, rows = len(cells.origin), _coupled(cells, self.t0, self.t1)
+        into = sparse.csr_matrix((np.ones(n), (np.arange(n), cells.origin)))
+        share = 1 / np.bincount(cells.origin[rows], minlength=into.shape[1])[cells.origin[rows]]
+        mean = sparse.csr_matrix((share, (cells.origin[rows], rows)), shape=into.T.shape)
+        return replace(self, matrix=sparse.csr_matrix(mean @ self.matrix @ into))
 
 
 @dataclass(frozen=True)

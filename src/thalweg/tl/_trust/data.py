@@ -30,7 +30,9 @@ _FEW_COMPONENTS, _CYCLE, _KNOWN = 5, 0.6, 0.25
 
 def data_evidence(adata: AnnData, cells: Cells, time_key: str) -> list[Evidence]:
     """Remarks on the cells, their components and their cell cycle."""
-    found = remarks(adata, cells.use_rep, cells.x, time_key, cells.time, cells.populations())
+    found = remarks(
+        adata, cells.use_rep, cells.x[: adata.n_obs], time_key, cells.time[: adata.n_obs], cells.populations()
+    )
     out = [_remark(one) for one in found]
     if not found:
         counts = [len(cells.rows(t)) for t in cells.times]
@@ -99,7 +101,7 @@ def _cell_cycle(adata: AnnData, cells: Cells) -> Evidence:
         return Evidence("cell cycle", "missing", np.nan, f"it could not be scored ({error})")
     if not np.isfinite(scores).all() or scores.std() == 0:
         return Evidence("cell cycle", "missing", np.nan, "its score is not finite or the same in all cells")
-    r = float(np.corrcoef(scores, cells.x[:, 0])[0, 1])
+    r = float(np.corrcoef(scores, cells.x[: len(scores), 0])[0, 1])
     if abs(r) < _CYCLE:
         return Evidence("cell cycle", "good", abs(r), f"it is not the main direction (correlation {abs(r):.2f})")
     return Evidence(
