@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,7 +37,7 @@ def arms(adata: AnnData, condition_key: Columns) -> dict[str, Mask]:
     fitted = next((one for one in _recipes(adata) if one.condition_keys == keys and one.baseline is not None), None)
     if fitted is not None:
         time = parse_times(adata, fitted.time_key, fitted.time_map, remark=False)
-        design = read_design(adata, replace(fitted, couple_within=None, strata=()), time)
+        design = read_design(adata, fitted, time)
         found = {name: np.zeros(adata.n_obs, dtype=bool) for name in design.conditions}
         for number, mask in enumerate(found.values()):
             mask[design.origin[design.condition == number]] = True

@@ -62,6 +62,8 @@ class Cells:
         conditions are the strata.
     withins
         Names of the strata; empty where the conditions are the strata.
+    starts
+        With a baseline, the time from which each stratum has cells of its own.
     origin
         Row of the AnnData of each cell, shape ``(n,)``, where some cells stand in several conditions
         (`thalweg.data.design`); None where each stands in one, in the order of the AnnData.
@@ -80,6 +82,7 @@ class Cells:
     replicate: Rows | None = None
     within: Rows | None = None
     withins: tuple[str, ...] = ()
+    starts: tuple[float, ...] = ()
     origin: Rows | None = None
 
     @cached_property
@@ -279,7 +282,7 @@ def read_cells(adata: AnnData, recipe: Recipe, *, remark: bool = False) -> Cells
         replicate = None if replicate is None else replicate[rows]
     return Cells(
         x, time, weights, design.condition, design.conditions, rep, rates, deaths, replicate=replicate,
-        within=design.stratum, withins=design.strata, origin=rows if shared else None,
+        within=design.stratum, withins=design.strata, starts=design.starts, origin=rows if shared else None,
     )  # fmt: skip
 
 

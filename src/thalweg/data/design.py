@@ -47,6 +47,8 @@ class Design:
         Number of the stratum of each cell, shape ``(m,)``; None where the arms are the strata.
     strata
         Names of the strata.
+    starts
+        With a baseline, the time from which each arm (or stratum) has cells of its own.
     """
 
     origin: Rows
@@ -54,6 +56,7 @@ class Design:
     conditions: tuple[str, ...] = ()
     stratum: Rows | None = None
     strata: tuple[str, ...] = ()
+    starts: tuple[float, ...] = ()
 
 
 def read_design(adata: AnnData, recipe: Recipe, time: Floats, *, remark: bool = False) -> Design:
@@ -89,13 +92,14 @@ def read_design(adata: AnnData, recipe: Recipe, time: Floats, *, remark: bool = 
         found = ", ".join(f"obs[{key!r}] has {sorted(set(labels[key]))[:8]}" for key in keys)
         raise InputError(f"baseline={recipe.baseline!r} is no label of the conditions: {found}. Name one of these.")
     origin = np.arange(n)
-    if shared.any():
-        labels, origin = _Baseline(labels, shared, keys, time, recipe, remark).spread()
+    first: dict[str, float] = {}
+    if recipe.baseline is not None:
+        labels, origin, first = _Baseline(labels, shared, keys, time, recipe, remark).spread()
     condition, conditions = _numbered(_names(labels[list(keys)], origin), recipe.conditions, keys)
     if not within:
-        return Design(origin, condition, conditions)
+        return Design(origin, condition, conditions, starts=tuple(first[name] for name in conditions if first))
     stratum, strata = _numbered(_names(labels, origin), recipe.strata, (*keys, *within))
-    return Design(origin, condition, conditions, stratum, strata)
+    return Design(origin, condition, conditions, stratum, strata, tuple(first[name] for name in strata if first))
 
 
 def _labels(adata: AnnData, keys: tuple[str, ...], within: tuple[str, ...], baseline: Baseline) -> pd.DataFrame:
@@ -176,15 +180,15 @@ class _Baseline:
     recipe: Recipe
     remark: bool
 
-    def spread(self) -> tuple[pd.DataFrame, Rows]:
-        """Labels of all cells of the course, and the row of each."""
+    def spread(self) -> tuple[pd.DataFrame, Rows, dict[str, float]]:
+        """Labels of all cells of the course, their rows, and the time from which each stratum has cells of its own."""
         own = np.logical_not(self.shared.any(1))
         first = self._first_times(own)
         parts = list(self._parts(np.flatnonzero(np.logical_not(own))))
         homes = [self._homes(part, first) for part in parts]
         if self._is_arm([part for part, home in zip(parts, homes, strict=True) if not home], first):
             first |= self._first_times(np.logical_not(own))
-            homes = [[part.labels, *home] for part, home in zip(parts, homes, strict=True)]
+            homes = [[p.labels, *(s for s in home if s != p.labels)] for p, home in zip(parts, homes, strict=True)]
         labels, rows, extra = self.labels.to_numpy(dtype=object).copy(), [], []
         for part, home in zip(parts, homes, strict=True):
             for k, stratum in enumerate(home):
@@ -196,16 +200,16 @@ class _Baseline:
         if self.remark:
             self._remark(parts, homes)
         origin = np.concatenate([np.arange(len(labels)), *rows])
-        return pd.DataFrame(np.concatenate([labels, *extra]), columns=self.labels.columns), origin
+        table = pd.DataFrame(np.concatenate([labels, *extra]), columns=self.labels.columns)
+        return table, origin, {JOINT.join(stratum): t for stratum, t in first.items()}
 
     def _first_times(self, which: NDArray[np.bool_]) -> dict[tuple[str, ...], float]:
-        """The strata of some cells, and the time from which each has cells; strata that only the fit knows, never."""
-        known = self.recipe.strata if self.recipe.within_keys else self.recipe.conditions
-        out = dict.fromkeys(
-            (tuple(name.split(JOINT)) if self.labels.shape[1] > 1 else (name,) for name in known), np.inf
-        )
+        """The strata of some cells, and the time from which each has cells; of those that the fit knew, its times."""
+        names = self.recipe.strata if self.recipe.within_keys else self.recipe.conditions
+        several = self.labels.shape[1] > 1
+        known = {tuple(n.split(JOINT)) if several else (n,): t for n, t in zip(names, self.recipe.starts, strict=True)}
         found = self.labels[which].assign(**{"": self.time[which]}).groupby(list(self.labels.columns))[""].min()
-        return out | {key if isinstance(key, tuple) else (key,): float(t) for key, t in found.items()}
+        return {key if isinstance(key, tuple) else (key,): float(t) for key, t in found.items()} | known
 
     def _parts(self, rows: Rows) -> list[_Part]:
         of = self.labels.iloc[rows].assign(**{"": self.time[rows]})

@@ -59,6 +59,9 @@ class Recipe:
         Further columns of ``obs`` that plans stay within; None where the conditions are all.
     strata
         Names of the strata in the order of their numbers; empty takes those that are found.
+    starts
+        With a baseline, the time from which each stratum (or condition) has cells of its own; part of the cells alone
+        would not show it.
     """
 
     time_key: str
@@ -74,6 +77,7 @@ class Recipe:
     baseline: Baseline = None
     couple_within: Columns = None
     strata: tuple[str, ...] = ()
+    starts: tuple[float, ...] = ()
 
     @property
     def condition_keys(self) -> tuple[str, ...]:
@@ -107,6 +111,7 @@ class Recipe:
             "baseline": _texts(() if self.baseline is None else ("",) if pd.isna(self.baseline) else (self.baseline,)),
             "couple_within": _texts(self.within_keys),
             "strata": np.array(self.strata, dtype=str),
+            "starts": np.array(self.starts, dtype=np.float64),
             "map_labels": np.array([str(label) for label in labels], dtype=str),
             "map_values": np.array([float(value) for value in labels.values()], dtype=np.float64),
         }
@@ -127,6 +132,7 @@ def read_recipe(entry: Mapping[str, Any]) -> Recipe:
         baseline=None if not baseline else baseline[0] or float("nan"),
         couple_within=within or None,
         strata=tuple(map(str, entry.get("strata", ()))),
+        starts=tuple(map(float, entry.get("starts", ()))),
         **names,
     )
 

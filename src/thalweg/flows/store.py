@@ -160,9 +160,7 @@ def pack(
         "version": __version__,
         "params": {"method": method.name, **traits, "sigma": float(flow.sigma), "n_models": len(fitted)}
         | {"resampled": resampled},
-        "recipe": replace(
-            recipe, use_rep=cells.use_rep, n_dims=cells.n_dims, conditions=cells.conditions, strata=cells.withins
-        ).entry(),
+        "recipe": _resolved(recipe, cells).entry(),
         "config": _plain(asdict(config)),
         "time": {name: getattr(flow.axis, name) for name in ("times", "knots", "values", "smooth")},
         "center": flow.center,
@@ -177,6 +175,14 @@ def pack(
         "best_step": first.best_step,
         "seconds": sum(one.seconds for one in fitted) - sum(map(_planning, fitted[1:])),
     }
+
+
+def _resolved(recipe: Recipe, cells: Cells) -> Recipe:
+    """The recipe by which these cells, or some of them, are read as they were."""
+    return replace(
+        recipe, use_rep=cells.use_rep, n_dims=cells.n_dims, conditions=cells.conditions, strata=cells.withins,
+        starts=cells.starts,
+    )  # fmt: skip
 
 
 def _turnovers(fitted: Sequence[Fitted], resampled: bool) -> list[Turnover]:

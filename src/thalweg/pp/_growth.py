@@ -117,10 +117,7 @@ def growth(
     NotConvergedError
         If a plan does not reach its tolerance.
     """
-    if method not in ("genes", "unbalanced"):
-        raise InputError(f"method must be 'genes' or 'unbalanced', found {method!r}.")
-    if not 0 < day < np.inf:
-        raise InputError(f"day must be positive, the length of a day in units of the times; found {day!r}.")
+    _check_options(method, day)
     if method == "genes":
         own = {"proliferation": proliferation, "apoptosis": apoptosis}
         scores, genes = _scores(adata, own, organism, layer)
@@ -166,6 +163,13 @@ def _scores(
             )
         scores[f"{name}_score"], genes[f"{name}_genes"] = values, np.array(chosen, dtype=str)
     return scores, genes
+
+
+def _check_options(method: str, day: float) -> None:
+    if method not in ("genes", "unbalanced"):
+        raise InputError(f"method must be 'genes' or 'unbalanced', found {method!r}.")
+    if not 0 < day < np.inf:
+        raise InputError(f"day must be positive, the length of a day in units of the times; found {day!r}.")
 
 
 def _check_possible(rate: Floats, dt: Floats, time: Floats, day: float) -> None:

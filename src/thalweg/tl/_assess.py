@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,18 +111,12 @@ def assess(
     >>> adata.uns["assessment"]["verdict"]
     'good'
     """
-    if len(methods) != 2 or methods[0] == methods[1]:
-        raise InputError(f"methods must be two different names of tw.tl.fit, found {methods!r}.")
-    for name, value in (("n_cells", n_cells), ("n_models", n_models)):
-        if value < 1:
-            raise InputError(f"{name} must be at least 1, found {value!r}.")
+    _check(methods, n_cells, n_models)
     generator = resolve_rng(rng)
     recipe = Recipe(
-        time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key,
+        time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key, replicate_key=replicate_key,
         baseline=baseline, couple_within=couple_within,
     )  # fmt: skip
-
-    recipe = replace(recipe, replicate_key=replicate_key)
     cells = read_course(adata, recipe)
     course = _Course(adata, cells, recipe, some(cells, n_cells, generator), methods, n_models, config, device)
     evidence = [*data.data_evidence(adata, cells, time_key), data.movement(cells, generator)]
@@ -138,6 +132,14 @@ def assess(
     out.uns[key_added] = found
     logger.info("added uns[%r]: the verdict is %r", key_added, found["verdict"])
     return out if copy else None
+
+
+def _check(methods: Sequence[str], n_cells: int, n_models: int) -> None:
+    if len(methods) != 2 or methods[0] == methods[1]:
+        raise InputError(f"methods must be two different names of tw.tl.fit, found {methods!r}.")
+    for name, value in (("n_cells", n_cells), ("n_models", n_models)):
+        if value < 1:
+            raise InputError(f"{name} must be at least 1, found {value!r}.")
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from thalweg._device import resolve_device
 from thalweg._random import Rng, resolve_rng
@@ -23,7 +25,7 @@ from thalweg.flows.clock import course_axis
 from thalweg.flows.config import FitConfig
 from thalweg.flows.ensemble import join
 from thalweg.flows.evaluate import Trial, candidates
-from thalweg.flows.fitting import train_flows
+from thalweg.flows.fitting import Fitted, train_flows
 from thalweg.flows.methods import Method, find_method, with_dynamics
 from thalweg.flows.moves import warn_if_still
 from thalweg.flows.reconstruction import reconstruct
@@ -195,19 +197,9 @@ def fit(
     """
     generator, config = resolve_rng(rng, random_state), FitConfig() if config is None else config
     recipe = Recipe(
-        time_key,
-        use_rep,
-        n_dims,
-        time_map,
-        condition_key,
-        weight_key,
-        growth_key,
-        (),
-        death_key,
-        replicate_key,
-        baseline,
-        couple_within,
-    )
+        time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key, (), death_key, replicate_key,
+        baseline, couple_within,
+    )  # fmt: skip
     cells = read_course(adata, recipe)
     sizes = read_sizes(adata, population_size, cells, time_map)
     if check:
@@ -219,11 +211,10 @@ def fit(
         method = _choose(cells, Trial(replace(config, score=None), spacing, place, False), generator, sizes, relaxation)
     chosen = _resolved(method, config)
     _check_sizes(sizes is not None, chosen)
-    generators = [generator, *generator.spawn(int(n_models) - 1)]
     runs = open_runs(
-        checkpoint_dir, identify(cells, chosen, axis, place, sizes, resample), config, generators,
-        resume=resume, every=checkpoint_every, fresh=rng is None and random_state is None,
-        dynamics=chosen.dynamics != "none",
+        checkpoint_dir, identify(cells, chosen, axis, place, sizes, resample), config,
+        [generator, *generator.spawn(int(n_models) - 1)], resume=resume, every=checkpoint_every,
+        fresh=rng is None and random_state is None, dynamics=chosen.dynamics != "none",
     )  # fmt: skip
     fitted = train_flows(
         cells, chosen, axis, config, runs, device=place, sizes=sizes, description=chosen.name, resample=resample
@@ -232,9 +223,14 @@ def fit(
     out.uns[key_added] = pack(fitted, cells, adata.obs_names.to_numpy(), chosen, recipe, config, sizes, resample)
     logger.info("added uns[%r]: the fitted flow", key_added)
     if check and chosen.field != "noise":
-        process = join([one.flow for one in fitted]).process
-        out.uns[key_added]["reconstruction"] = reconstruct(process, fitted[0].alive(cells), sizes)
+        out.uns[key_added]["reconstruction"] = _returned(fitted, cells, sizes)
     return out if copy else None
+
+
+def _returned(fitted: Sequence[Fitted], cells: Cells, sizes: Floats | None) -> pd.DataFrame:
+    """How well the populations come back."""
+    process = join([one.flow for one in fitted]).process
+    return reconstruct(process, fitted[0].alive(cells), sizes)
 
 
 def _remark_on(cells: Cells) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import product
 from os import PathLike
@@ -31,7 +30,7 @@ from thalweg.flows.evaluate import (
     candidates,
     takes_rng,
 )
-from thalweg.flows.folds import make_folds
+from thalweg.flows.folds import Fold, make_folds
 from thalweg.flows.methods import Method
 from thalweg.flows.references import reference_row, reference_units
 from thalweg.flows.score_rows import ScoreRows, Unit
@@ -154,35 +153,47 @@ def leave_one_out(
             "out, or score methods='usb'."
         )
     recipe = Recipe(
-        time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key,
+        time_key, use_rep, n_dims, time_map, condition_key, weight_key, growth_key, replicate_key=replicate_key,
         baseline=baseline, couple_within=couple_within,
     )  # fmt: skip
-
-    cells = read_course(adata, replace(recipe, replicate_key=replicate_key))
+    cells = read_course(adata, recipe)
     relaxation = None if growth_key is None else plan_relaxation(adata, growth_key)
     folds = make_folds(cells, _held_out(cells.times, times, time_key), spacing, relaxation)
     first = int(rng) if isinstance(rng, int | np.integer) else int(resolve_rng(rng).integers(2**31))
     trial = Trial(config or FitConfig(), spacing, resolve_device(device), stochastic)
     rows = ScoreRows(checkpoint_dir, trial.identity(cells), resume=resume)
     seeds = range(first, first + n_seeds)
+    units = _collect(rows, folds, seeds, chosen, trial, AUTO in given)
+    table = pd.DataFrame(rows.rows(units, [u for u in units if u.method in (*chosen, AUTO)]), columns=COLUMNS)
+    table.attrs["failures"] = rows.failures
+    return table
+
+
+def _collect(
+    rows: ScoreRows,
+    folds: Sequence[Fold],
+    seeds: range,
+    chosen: Mapping[str, Candidate],
+    trial: Trial,
+    auto: bool,
+) -> list[Unit]:
+    """Score everything at each time; what was scored, in the order of the table."""
     units: list[Unit] = []
-    with tqdm(total=len(folds) * n_seeds * len(chosen), desc="leave one out", disable=not settings.progress) as bar:
+    with tqdm(total=len(folds) * len(seeds) * len(chosen), desc="leave one out", disable=not settings.progress) as bar:
         for fold in folds:
             for unit in reference_units(fold.time, seeds):
                 rows.collect(unit, partial(reference_row, fold, unit))
                 units.append(unit)
             for (name, candidate), seed in product(chosen.items(), seeds):
                 bar.update()
-                if seed == first or isinstance(candidate, Method) or takes_rng(candidate):
+                if seed == seeds[0] or isinstance(candidate, Method) or takes_rng(candidate):
                     unit = Unit(name, fold.time, seed)
                     rows.collect(unit, partial(trial.row, fold, name, candidate, seed))
                     units.append(unit)
-            for seed in seeds if AUTO in given else ():
+            for seed in seeds if auto else ():
                 units.append(Unit(AUTO, fold.time, seed))
                 rows.collect(units[-1], partial(auto_row, fold, trial, seed))
-    table = pd.DataFrame(rows.rows(units, [u for u in units if u.method in (*chosen, AUTO)]), columns=COLUMNS)
-    table.attrs["failures"] = rows.failures
-    return table
+    return units
 
 
 def _held_out(observed: Floats, times: Sequence[float] | None, time_key: str) -> list[float]:

@@ -109,12 +109,7 @@ def next_time(
     for method in tqdm([m for m in methods for _ in range(n_models)], desc="models", disable=not settings.progress):
         fitted.append(part(adata, cells, recipe, whole))
         fit(fitted[-1], TIME, method=method, rng=int(generator.integers(2**31)), **options)
-    rows = []
-    for start, end in pairwise(cells.times.tolist()):
-        for t in np.linspace(start, end, n_between + 2)[1:-1].tolist():
-            apart = _disagreement([_population(one, t, generator) for one in fitted])
-            rows.append({"time": t, "disagreement": apart, "start": start, "end": end})
-    out = pd.DataFrame(rows)
+    out = pd.DataFrame(_rows(fitted, cells.times, n_between, generator))
     most = out.loc[out["disagreement"].idxmax()]
     out.attrs |= {"time": float(most["start"] + most["end"]) / 2, "time_key": time_key}
     logger.info(
@@ -122,6 +117,16 @@ def next_time(
         most["start"], most["end"], out.attrs["time"],
     )  # fmt: skip
     return out
+
+
+def _rows(fitted: Sequence[AnnData], times: Floats, n_between: int, rng: np.random.Generator) -> list[dict[str, float]]:
+    """How far predictions disagree at each time between."""
+    rows = []
+    for start, end in pairwise(times.tolist()):
+        for t in np.linspace(start, end, n_between + 2)[1:-1].tolist():
+            apart = _disagreement([_population(one, t, rng) for one in fitted])
+            rows.append({"time": t, "disagreement": apart, "start": start, "end": end})
+    return rows
 
 
 def _population(fitted: AnnData, time: float, rng: np.random.Generator) -> tuple[Floats, Floats]:
