@@ -208,6 +208,22 @@ def test_the_short_guides(course, page):
     _run(DOCS / "guide" / f"{page}.md", {"tw": tw, "np": np, "adata": course})
 
 
+# CellRank and what it brings use what others deprecate
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_the_guide_to_cellrank(course):
+    pytest.importorskip("cellrank")
+    rng = np.random.default_rng(0)
+    course.obs["cell_type"] = course.obs["branch"].where(rng.random(course.n_obs) > 0.3)
+    names: dict[str, object] = {"tw": tw, "adata": course}
+    _run(DOCS / "guide" / "cellrank.md", names)
+    last = course.obs["day"] == course.obs["day"].max()
+    assert course.obs["cell_type"][last].isna().any()
+    fates, own = names["fates"], course.obsm["fate_cell_type"]
+    np.testing.assert_allclose(fates.sum(axis=1), 1, atol=1e-6)
+    assert list(fates.columns) == list(own.columns)
+    assert np.corrcoef(fates[~last].to_numpy().ravel(), own[~last].to_numpy().ravel())[0, 1] > 0.5
+
+
 # Notebooks
 
 

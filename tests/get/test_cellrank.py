@@ -13,11 +13,13 @@ from anndata import AnnData
 from scipy import sparse
 
 import thalweg as tw
+from courses import forked
 from thalweg.errors import InputError, MissingKeyError
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # CellRank and what it brings warn at import of what is theirs alone
     kernels = pytest.importorskip("cellrank.kernels")
+    estimators = pytest.importorskip("cellrank.estimators")
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:(cellrank|scvelo|anndata|pygam|docrep|scanpy).*"),
@@ -87,6 +89,99 @@ def test_precomputed_kernel_holds_one_matrix_and_an_estimator_takes_it(course):
     np.testing.assert_allclose(np.asarray(walk[:, last].sum(1)).ravel(), 1)  # two steps lead to the last time
 
 
+def absorbed(kernel, states):
+    """Fate probabilities of CellRank, a column for each state."""
+    estimator = estimators.GPCCA(kernel)
+    estimator.set_terminal_states(states)
+    estimator.compute_fate_probabilities(show_progress_bar=False)
+    found = estimator.fate_probabilities
+    return pd.DataFrame(found.X, index=kernel.adata.obs_names, columns=list(found.names))
+
+
+@pytest.fixture(scope="module")
+def arms():
+    """A fork under two conditions of which one was not seen at time 1; a third of the last cells has no label."""
+    adata, rng = forked(n=150, seed=1), np.random.default_rng(0)
+    treated = np.arange(adata.n_obs) % 2 == 1
+    adata.obs["arm"] = np.where(treated, "treated", "control")
+    adata.obs["type"] = adata.obs["type"].where(rng.random(adata.n_obs) > 1 / 3)
+    adata = adata[~(treated & (adata.obs["time"] == 1))].copy()
+    tw.tl.fit(adata, "time", condition_key="arm", method="otcfm", config=tw.tl.FitConfig(max_steps=300), rng=0)
+    tw.tl.transition(adata)
+    tw.tl.transition(adata, 0, 2)
+    return adata
+
+
+def test_absorption_probabilities_of_two_conditions_with_last_cells_that_have_no_label(arms):
+    """They are the couplings, step by step; with last cells that stay and end nowhere CellRank finds none."""
+    kernel = tw.get.cellrank_kernel(arms, "transition", groupby="type")
+    states = kernel.adata.obs["terminal_type"]
+    last = (arms.obs["time"] == 2).to_numpy()
+    pd.testing.assert_series_equal(
+        states.astype(object), arms.obs["type"].astype(object).where(last), check_names=False, check_exact=True
+    )
+    assert list(states.cat.categories) == ["A", "B"]  # of the last time, "start" is none of them
+    found = absorbed(kernel, states)
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-9)
+    # by hand: labels of the last time, then the couplings of each condition back to the first
+    p = np.c_[arms.obs["type"] == "A", arms.obs["type"] == "B"].astype(float) * last[:, None]
+    up = arms.obsm["X_pca"][:, 1] > 0  # the ends are far apart, so that the nearest label is that of the side
+    free = last & arms.obs["type"].isna().to_numpy()
+    p[free] = np.c_[up, ~up][free]
+    blocks, time, arm = tw.get.couplings(arms), arms.obs["time"].to_numpy(), arms.obs["arm"].to_numpy()
+    for name, steps in (("control", [(1, 2), (0, 1)]), ("treated", [(0, 2)])):
+        for t0, t1 in steps:
+            block = blocks[t0, t1][arm[time == t0] == name]
+            p[(time == t0) & (arm == name)] = block @ p[time == t1]
+    np.testing.assert_allclose(found[["A", "B"]], p, atol=1e-5)
+    # today's matrix without groupby
+    with pytest.raises(ValueError, match="do not sum to 1"):
+        absorbed(tw.get.cellrank_kernel(arms, "transition"), states)
+
+
+def test_absorption_probabilities_agree_with_fates_of_the_same_fit(arms):
+    """Ends of the flow and steps between measured cells: close, not equal."""
+    tw.tl.fate(arms, "type")
+    kernel = tw.get.cellrank_kernel(arms, "transition", groupby="type")
+    found = absorbed(kernel, kernel.adata.obs["terminal_type"])["A"]
+    earlier = (arms.obs["time"] < 2).to_numpy()
+    a, b = found[earlier], arms.obsm["fate_type"]["A"][earlier]
+    assert np.abs(a - b).mean() < 0.12
+    assert np.corrcoef(a, b)[0, 1] > 0.85
+
+
+def test_one_kernel_of_all_conditions_is_that_of_each(arms):
+    whole = tw.get.cellrank_kernel(arms, "transition", groupby="type")
+    together = absorbed(whole, whole.adata.obs["terminal_type"])
+    for name in ("control", "treated"):
+        own = arms[arms.obs["arm"] == name].copy()
+        kernel = tw.get.cellrank_kernel(own, "transition", groupby="type")
+        alone = absorbed(kernel, kernel.adata.obs["terminal_type"])
+        np.testing.assert_allclose(alone, together.loc[own.obs_names], atol=1e-6)
+
+
+def test_cells_without_descendants_are_a_terminal_state(course, caplog):
+    course.obs["type"] = pd.Categorical(np.where(course.obsm["X_pca"][:, 1] > 0, "up", "down"))
+    row = int(np.flatnonzero(course.obs["day"] == "2")[0])
+    course.obsp["transition"] = sparse.csr_matrix(
+        course.obsp["transition"].multiply((np.arange(3 * N) != row)[:, None])
+    )
+    kernel = tw.get.cellrank_kernel(course, "transition", groupby="type")
+    assert "1 cells before the last time have no descendants" in caplog.text
+    states = kernel.adata.obs["terminal_type"]
+    assert list(states.cat.categories) == ["down", "up", "died"]
+    assert states.iloc[row] == "died"
+    found = absorbed(kernel, states)
+    np.testing.assert_allclose(
+        found["died"][course.obs["day"] == "0"],
+        course.obsp["transition"][:, [row]].toarray()[course.obs["day"] == "0"].ravel(),
+        atol=1e-6,
+    )
+    course.obs["type"] = course.obs["type"].cat.rename_categories({"up": "died"})
+    with pytest.raises(InputError, match="has a group 'died'"):
+        tw.get.cellrank_kernel(course, "transition", groupby="type")
+
+
 def test_velocity_kernel_points_along_the_velocity(course):
     """Velocities have fewer columns than the representation: the fit used two of the three."""
     sc.pp.neighbors(course, n_neighbors=10)
@@ -118,7 +213,13 @@ def test_what_a_kernel_needs_is_named(course):
         tw.get.cellrank_kernel(lonely)
     course.uns["transition"]["pairs"] = course.uns["transition"]["pairs"].iloc[:1]
     with pytest.raises(InputError, match=r"no couplings of the neighbouring times \[\(2.0, 10.0\)\]"):
+        tw.get.cellrank_kernel(course)
+    with pytest.raises(InputError, match="no couplings of the neighbouring times 2 and 10"):
         tw.get.cellrank_kernel(course, "transition")
+    with pytest.raises(InputError, match=r"groupby='day' belongs to kind='transition', found 'velocity'"):
+        tw.get.cellrank_kernel(course, "velocity", groupby="day")
+    with pytest.raises(MissingKeyError, match="groupby='tpye' is not a column"):
+        tw.get.cellrank_kernel(lonely, "transition", groupby="tpye")
     del course.obsm["velocity_X_pca"]
     with pytest.raises(MissingKeyError, match=r"tw\.tl\.velocity"):
         tw.get.cellrank_kernel(course, "velocity")

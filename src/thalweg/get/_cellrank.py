@@ -12,19 +12,27 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from thalweg._settings import logger
+from thalweg.data.markov import Chain, read_chain
 from thalweg.data.representation import find_representation
+from thalweg.data.times import obs_column
 from thalweg.data.transitions import read_transitions
 from thalweg.errors import InputError, MissingKeyError
+from thalweg.get._colors import categories
 from thalweg.get._transitions import couplings
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+DIED = "died"
+"""Terminal state of cells that leave no descendants, as `thalweg.tl.fate` names them."""
 
 
 def cellrank_kernel(
     adata: AnnData,
     kind: Literal["realtime", "velocity", "transition"] = "realtime",
     *,
+    groupby: str | None = None,
     key: str | None = None,
     use_rep: str | None = None,
 ) -> Any:
@@ -41,7 +49,14 @@ def cellrank_kernel(
         ``"realtime"``: ``RealTimeKernel`` on the sparse couplings of `thalweg.tl.transition`. ``"velocity"``:
         ``VelocityKernel`` on the velocities of `thalweg.tl.velocity` in ``obsm``; it needs neighbours
         (``sc.pp.neighbors``). ``"transition"``: ``PrecomputedKernel`` on the same couplings as one matrix over all
-        cells; those of the last time stay where they are.
+        cells. A step leads from each cell to the next time of its condition. Cells of the last time of their condition
+        stay where they are, and so do earlier cells that leave no descendants.
+    groupby
+        Column of ``obs`` with the groups to end in, such as cell types; for ``"transition"``. Absorption probabilities
+        exist only if every cell that stays belongs to a terminal state. With ``groupby`` a cell of the last time
+        without a group steps to the nearest one of its time and condition that has a group, and does not stay. The
+        terminal states are ``kernel.adata.obs["terminal_<groupby>"]``: the group of each cell that stays, ``"died"``
+        for a cell without descendants, and NaN for all others.
     key
         Key of the couplings (``"transition"``) or of the velocities (``"velocity_<use_rep>"``).
     use_rep
@@ -54,18 +69,22 @@ def cellrank_kernel(
     Raises
     ------
     InputError
-        If CellRank is not installed, ``kind`` is unknown, or a cell before the last time is not coupled.
+        If CellRank is not installed, ``kind`` is unknown, neighbouring times of a condition are not coupled, a cell
+        before the last time has no descendants (``"realtime"``, which cannot hold it), no cell of the last time of a
+        condition has a group, or ``groupby`` is given with another kind.
     MissingKeyError
-        If couplings, velocities or neighbours do not exist.
+        If couplings, velocities, neighbours or the column ``groupby`` do not exist.
     """
     if kind not in ("realtime", "velocity", "transition"):
         raise InputError(f"kind must be 'realtime', 'velocity' or 'transition', found {kind!r}.")
+    if groupby is not None and kind != "transition":
+        raise InputError(f"groupby={groupby!r} belongs to kind='transition', found {kind!r}; give one or the other.")
     kernels = _import()
     if kind == "realtime":
         return _realtime(kernels, adata, key or "transition")
     if kind == "velocity":
         return _velocity(kernels, adata, key, use_rep)
-    return _precomputed(kernels, adata, key or "transition")
+    return _precomputed(kernels, adata, key or "transition", groupby)
 
 
 def _import() -> Any:
@@ -93,17 +112,17 @@ def _neighbouring(adata: AnnData, key: str) -> dict[tuple[float, float], sparse.
         if empty:
             raise InputError(
                 f"{empty} cells of time {t0:g} are not coupled with time {t1:g}, which CellRank would take for "
-                "uniform; leave them out, or use tw.tl.transition(adata, kind='flow')."
+                "uniform; leave them out, or use cellrank_kernel(adata, 'transition')."
             )
     return {pair: found[pair] for pair in pairs}
 
 
 def _shallow(adata: AnnData) -> AnnData:
-    """An AnnData of its own on the same arrays, for CellRank to write into."""
+    """An AnnData of its own on the same arrays, for CellRank to write into; its estimators need an ``X``."""
     import anndata
 
     return anndata.AnnData(
-        adata.X,
+        sparse.csr_matrix(adata.shape) if adata.X is None else adata.X,
         obs=adata.obs.copy(),
         var=adata.var.copy(),
         uns=dict(adata.uns),
@@ -155,15 +174,29 @@ def _older_numpy() -> Iterator[None]:
         testing.assert_array_equal = original
 
 
-def _precomputed(kernels: Any, adata: AnnData, key: str) -> Any:
-    transitions = read_transitions(adata, key)
-    stays = transitions.rows(float(transitions.time.max()))
-    rows, cols, data = [stays], [stays], [np.ones(len(stays))]
-    for (t0, t1), block in _neighbouring(adata, key).items():
-        entries = block.tocoo()
-        rows.append(transitions.rows(t0)[entries.row])
-        cols.append(transitions.rows(t1)[entries.col])
-        data.append(entries.data)
-    index = (np.concatenate(rows), np.concatenate(cols))
-    matrix = sparse.csr_matrix((np.concatenate(data), index), shape=(adata.n_obs, adata.n_obs))
-    return kernels.PrecomputedKernel(matrix, adata=_shallow(adata))
+def _precomputed(kernels: Any, adata: AnnData, key: str, groupby: str | None) -> Any:
+    chain, out = read_chain(adata, key), _shallow(adata)
+    if len(chain.died):
+        logger.warning(
+            "%d cells before the last time have no descendants in obsp[%r]; they stay where they are, and so need a "
+            "terminal state (with groupby they have one, %r)", len(chain.died), key, DIED,
+        )  # fmt: skip
+    matrix = chain.matrix
+    if groupby is not None:
+        column = obs_column(adata, groupby, "groupby")
+        matrix = chain.leading_to(column.notna().to_numpy(), f"obs[{groupby!r}]")
+        out.obs[f"terminal_{groupby}"] = _terminal(chain, column)
+    return kernels.PrecomputedKernel(matrix, adata=out)
+
+
+def _terminal(chain: Chain, column: pd.Series) -> pd.Categorical:
+    """The group of each last cell, ``"died"`` for cells without descendants, and NaN for the others."""
+    last = np.zeros(len(column), dtype=bool)
+    last[np.concatenate(list(chain.ends.values()))] = True
+    groups = column.astype(str).where(column.notna() & last).to_numpy(dtype=object, copy=True)
+    names = [name for name in categories(column) if name in set(groups)]
+    if len(chain.died):
+        if DIED in names:
+            raise InputError(f"obs[{column.name!r}] has a group {DIED!r}, as cells without descendants are; rename it.")
+        groups[chain.died], names = DIED, [*names, DIED]
+    return pd.Categorical(groups, names)
