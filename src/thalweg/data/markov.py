@@ -98,24 +98,26 @@ def read_chain(adata: AnnData, key: str) -> Chain:
     matrix = sparse.csr_matrix((n, n))
     for condition in cells.strata:
         times = cells.times_of(condition).tolist()
-        of = f" of condition {cells.conditions[condition]!r}" if cells.conditions else ""
+        of = cells.of(condition)
         for t0, t1 in pairwise(times):
             if (t0, t1) not in transitions.pairs:
                 raise InputError(
                     f"obsp[{key!r}] has no couplings of the neighbouring times {t0:g} and {t1:g}{of}; add them with "
                     f"tw.tl.transition(adata, {t0:g}, {t1:g}, key_added={key!r}) and the options of the others."
                 )
-            rows, cols = cells.rows(t0, condition), cells.rows(t1, condition)
+            rows, cols = (cells.sources[cells.rows(t, condition)] for t in (t0, t1))
             block = transitions.matrix[rows][:, cols].tocoo()
-            matrix += sparse.csr_matrix(
-                (block.data, (rows[block.row], cols[block.col])), shape=(n, n), dtype=np.float64
-            )
-        ends[f"the last time {times[-1]:g}{of}"] = cells.rows(times[-1], condition)
+            steps = (block.data, (rows[block.row], cols[block.col]))
+            matrix = matrix.maximum(sparse.csr_matrix(steps, shape=(n, n), dtype=np.float64))  # shared cells once
+        ends[f"the last time {times[-1]:g}{of}"] = cells.sources[cells.rows(times[-1], condition)]
     sums = np.asarray(matrix.sum(1)).ravel()
     stays = np.flatnonzero(sums == 0)
     ends = {words: np.intersect1d(rows, stays) for words, rows in ends.items()}
     died = np.setdiff1d(stays, np.concatenate(list(ends.values())))
     scale = np.divide(1.0, sums, out=np.zeros(n), where=sums > 0)
     return Chain(
-        sparse.csr_matrix(sparse.diags(scale) @ matrix + sparse.diags((sums == 0).astype(float))), ends, died, cells.x
+        sparse.csr_matrix(sparse.diags(scale) @ matrix + sparse.diags((sums == 0).astype(float))),
+        ends,
+        died,
+        cells.x[:n],
     )
