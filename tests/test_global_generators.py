@@ -59,6 +59,7 @@ DRAWS: dict[str, Callable[[AnnData], object]] = {
     "tl.log_likelihood": lambda a: tw.tl.log_likelihood(a, trace="hutchinson", rng=0),
     "tl.trajectories": lambda a: tw.tl.trajectories(a, 5, stochastic=True, rng=0),
     "tl.transition": lambda a: tw.tl.transition(a, stochastic=True, n_samples=2, rng=0),
+    "datasets.experiment": lambda a: tw.datasets.experiment(n_cells=4, rng=0),
     "datasets.toggle_switch": lambda a: tw.datasets.toggle_switch(40, rng=0),
     "datasets.simulated": lambda a: tw.datasets.simulated(60, n_genes=120, n_pcs=5, n_futures=2, rng=0),
     "training.train": lambda a: _train(),
