@@ -51,6 +51,7 @@ _SLACK = 1e-9  # of a total: what rounding may add to a sum of probabilities
 _LEVEL = 0.95
 _STEEPEST = 40.0  # of a log odds ratio that is searched; larger ones are infinite
 _CLOSE = 1e-12  # of a log odds ratio that has been found
+_SURE = 1e-5  # of the logarithm of a correlation: p values hardly depend on it
 _SMALLEST = 1e-9  # of a correlation: below it no unit of a million cells feels it
 
 
@@ -259,19 +260,19 @@ def _correlation(y: Floats, n: Floats, design: Design) -> float:
     if design.df == 0 or y.shape[1] == 0:
         return 0.0
 
-    def excess(correlation: float) -> float:
+    def excess(correlation: float) -> float:  # on a logarithmic scale, where it is nearly straight
         weight = 1 / (1 + (n - 1) * correlation)
         p = _Cells.of(y, n, weight, design).fit()[1]
-        return float(_pearson(y, n, weight, p, design).sum()) - design.df * y.shape[1]
+        return math.log(max(float(_pearson(y, n, weight, p, design).sum()) / (design.df * y.shape[1]), _SMALLEST))
 
-    most = excess(_SMALLEST)
+    most = excess(0.0)
     if most <= 0:
         return 0.0
     if np.ptp(n) == 0 and n[0] > 1:  # one weight for all units, which divides the statistics
-        return float(min(most / (design.df * y.shape[1]) / (n[0] - 1), 1.0))
+        return min(math.expm1(most) / float(n[0] - 1), 1.0)
     if excess(1.0) >= 0:
         return 1.0
-    return math.exp(optimize.brentq(lambda log: excess(math.exp(log)), math.log(_SMALLEST), 0.0, xtol=1e-6))
+    return math.exp(optimize.brentq(lambda log: excess(math.exp(log)), math.log(_SMALLEST), 0.0, xtol=_SURE))
 
 
 def _interval(share: Floats, worth: Floats, df: Floats) -> tuple[Floats, Floats]:
