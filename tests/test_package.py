@@ -65,7 +65,7 @@ def test_a_verb_has_a_file_of_its_own_and_imports_no_other(path):
     assert path.stem.removeprefix("_") in tw.tl.__all__
     tools = {name.split(".")[2] for name in imported(path) if name.startswith("thalweg.tl.")}
     judged = {verb.stem for verb in VERBS} - JUDGES if path.stem in JUDGES else set()
-    assert tools <= {"_genes", "_fates", "_stored", "_transitions", "_trust"} | judged, tools
+    assert tools <= {"_comparison", "_genes", "_fates", "_stored", "_transitions", "_trust"} | judged, tools
 
 
 def test_helpers_of_verbs_import_no_verb():

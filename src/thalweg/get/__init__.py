@@ -4,6 +4,7 @@ from thalweg.get._assessment import assessment_df
 from thalweg.get._calibration import calibration_df
 from thalweg.get._cellrank import cellrank_kernel
 from thalweg.get._colors import colors
+from thalweg.get._compare import compare_df
 from thalweg.get._flow_df import flow_df
 from thalweg.get._genes import drivers_df, growth_df
 from thalweg.get._get import history, intervals, reconstruction_df
@@ -16,6 +17,7 @@ __all__ = [
     "calibration_df",
     "cellrank_kernel",
     "colors",
+    "compare_df",
     "couplings",
     "drivers_df",
     "fate_df",

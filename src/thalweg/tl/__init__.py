@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from thalweg.tl._ancestors import ancestors
     from thalweg.tl._assess import assess
     from thalweg.tl._choose import choose
+    from thalweg.tl._compare import compare
     from thalweg.tl._decode import decode
     from thalweg.tl._descendants import descendants
     from thalweg.tl._drivers import drivers
@@ -39,6 +40,7 @@ __all__ = [
     "ancestors",
     "assess",
     "choose",
+    "compare",
     "decode",
     "descendants",
     "drivers",
