@@ -7,11 +7,11 @@ from itertools import pairwise
 import numpy as np
 
 from thalweg.core.neighbours import Neighbours
-from thalweg.data.cells import Floats
+from thalweg.data.cells import Floats, Rows
 from thalweg.flows.carry import Carrier
 
 
-def died(carrier: Carrier, n_neighbors: int, bandwidth: float | None) -> Floats:
+def died(carrier: Carrier, n_neighbors: int, bandwidth: float | None, held: Rows) -> Floats:
     """Probability that a cell dies before the last time of its condition, shape ``(n,)``.
 
     Until the next time a cell dies with the probability ``1 - (1 - lost) exp(-death rate dt)``. One that does not has
@@ -23,6 +23,8 @@ def died(carrier: Carrier, n_neighbors: int, bandwidth: float | None) -> Floats:
         Carries the cells, without noise.
     n_neighbors, bandwidth
         Of the kernel by which a carried cell is like measured ones.
+    held
+        Rows of cells that have arrived in an absorbing group; what becomes of them there does not count.
     """
     cells = carrier.cells
     out = np.zeros(len(cells.x))
@@ -35,4 +37,5 @@ def died(carrier: Carrier, n_neighbors: int, bandwidth: float | None) -> Floats:
                 carrier.along(rows, [t0, t1]).x[-1]
             )
             out[rows] = own + (1 - own) * (p * out[cols][near]).sum(1)
+            out[np.intersect1d(rows, held)] = 0.0
     return out
