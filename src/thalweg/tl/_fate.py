@@ -22,7 +22,7 @@ from thalweg.flows.carry import Carrier, make_noise
 from thalweg.flows.ensemble import members
 from thalweg.flows.running import Integrator, check_samples
 from thalweg.flows.store import Stored, load_fit
-from thalweg.tl._fates.absorbing import check_free, holding
+from thalweg.tl._fates.absorbing import Numbers, check_free, holding
 from thalweg.tl._fates.deaths import died
 from thalweg.tl._fates.futures import Fates, Found, over_models, with_draws
 from thalweg.tl._fates.plans import PlanFates
@@ -158,7 +158,6 @@ def fate(
     generator, stored = resolve_rng(rng, random_state), load_fit(find_fit(adata, key), key, device)
     check_neighbours(n_neighbors, bandwidth)
     check_samples(n_samples)
-    _check_kind(kind, stored)
     along_plans = _along_plans(kind, stored, stochastic)
     _check_draws(n_draws, along_plans)
     cells, noise = stored.alive(cells_of(adata, stored)), make_noise(stored.process, stochastic, generator)
@@ -166,10 +165,7 @@ def fate(
     groups, held = _groups(column, cells, terminal, absorbing, groupby)
     codes = pd.Categorical(column.astype(str).where(column.notna()), categories=groups).codes.astype(np.int64)
     n_futures = n_samples if noise and not along_plans else 1
-    absorbed = tuple(map(groups.index, held))
-    arrived = np.flatnonzero(np.isin(codes, absorbed))
-    check_free(arrived, codes, groupby)
-    ends = codes, len(groups), n_neighbors, bandwidth, absorbed
+    ends = codes, len(groups), n_neighbors, bandwidth, held
     if along_plans:
         n = (len(members(stored.flow)) if stored.resampled else 0) if n_draws is None else n_draws
         found = with_draws(lambda c: PlanFates(stored.process, c, *ends, stored.counted)(), cells, n, generator)
@@ -178,14 +174,14 @@ def fate(
         carriers = [Carrier(flow, course, noise, Integrator(n_steps=n_steps)) for flow in members(stored.process)]
         found = over_models([Fates(c, n_futures, *ends)() for c in carriers])
     if include_died:
-        found, groups = _with_died(found, groups, Carrier(stored.process, cells), n_neighbors, bandwidth, arrived)
+        found, groups = _with_died(found, groups, Carrier(stored.process, cells), codes, *ends[2:])
     name, out = key_added or f"fate_{groupby}", writable(adata, copy)
     _write(out, name, found, groups)
     out.uns[name] = {
         "key": key,
         "method": stored.method.name,
         "groupby": groupby,
-        "absorbing": np.array(held, dtype=object),
+        "absorbing": np.array([groups[k] for k in held], dtype=object),
         "time_key": stored.recipe.time_key,
         "kind": "plan" if along_plans else "flow",
         "stochastic": noise.strength if noise and not along_plans else 0.0,
@@ -225,6 +221,7 @@ def _check_draws(n_draws: int | None, along_plans: bool) -> None:
 
 
 def _along_plans(kind: str | None, stored: Stored, stochastic: bool | float | None) -> bool:
+    _check_kind(kind, stored)
     return kind == "plan" or (kind is None and stored.method.bridged and stochastic is None)
 
 
@@ -244,8 +241,8 @@ def _groups(
     terminal: Sequence[str] | None,
     absorbing: bool | Sequence[str],
     groupby: str,
-) -> tuple[list[str], list[str]]:
-    """Names of the groups to end in, in the order of the categories, and of those that hold cells at any time."""
+) -> tuple[list[str], Numbers]:
+    """Names of the groups to end in, in the order of the categories; numbers of those that hold cells at any time."""
     last = np.zeros(len(cells.time), dtype=bool)
     for condition in cells.strata:
         last[cells.rows(float(cells.times_of(condition)[-1]), condition)] = True
@@ -254,6 +251,7 @@ def _groups(
     known = [str(g) for g in ordered if (found == g).any()]
     present = [str(g) for g in ordered if (there == g).any()]
     held = holding(absorbing, terminal, known, groupby)
+    check_free(column, held, groupby)
     absent = sorted(set(map(str, terminal or ())) - {*present, *held})
     if absent or not present:
         earlier = [g for g in absent if g in known]
@@ -274,11 +272,17 @@ def _groups(
             f"obs[{groupby!r}] has the groups {slashed}: a column named with '/' cannot be saved to h5ad or zarr; "
             f"rename them first, adata.obs[{groupby!r}] = adata.obs[{groupby!r}].cat.rename_categories(...)."
         )
-    return chosen, held
+    return chosen, tuple(map(chosen.index, held))
 
 
 def _with_died(
-    found: Found, groups: list[str], carrier: Carrier, n_neighbors: int, bandwidth: float | None, held: Rows
+    found: Found,
+    groups: list[str],
+    carrier: Carrier,
+    codes: Rows,
+    n_neighbors: int,
+    bandwidth: float | None,
+    held: Numbers,
 ) -> tuple[Found, list[str]]:
     """Fates with a last column for cells that leave no descendants."""
     if carrier.cells.lost is None and carrier.cells.deaths is None:
@@ -287,7 +291,7 @@ def _with_died(
         )
     if DIED in groups:
         raise InputError(f"a terminal group is named {DIED!r}, as the column that include_died=True adds; rename it.")
-    ends = died(carrier, n_neighbors, bandwidth, held)[:, None]
+    ends = died(carrier, n_neighbors, bandwidth, np.isin(codes, held))[:, None]
     p = np.concatenate([found.p * (1 - ends), ends], 1)
     error = np.concatenate([found.error * (1 - ends), np.zeros_like(ends)], 1)
     draws = found.draws

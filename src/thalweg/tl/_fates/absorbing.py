@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+import pandas as pd
 
 from thalweg.data.cells import Cells, Floats, Rows
 from thalweg.errors import InputError
@@ -60,13 +61,14 @@ def through(
     for first in range(0, len(rows), block):
         some = rows[first : first + block]
         carried = carrier.along(np.repeat(some, n_samples), times)
-        free, ends, grown = np.ones((carried.x.shape[1], 1)), 0.0, 0.0
+        free = np.ones((carried.x.shape[1], 1))
+        ends = grown = np.zeros(1)
         for x, weight, share in zip(carried.x[1:], carried.weight[1:], shares, strict=True):
             held = share(x)
             ends, grown = ends + free * held, grown + free * held * weight[:, None]
             free = free * (1 - held.sum(1, keepdims=True))
         total = grown.sum(1, keepdims=True)
-        q = np.divide(grown, total, out=ends, where=total > 0)  # of a future that dies, as if it lived
+        q = np.where(total > 0, grown / np.where(total > 0, total, 1.0), ends)  # of one that dies, as if it lived
         yield q.reshape(len(some), n_samples, -1), total.reshape(len(some), n_samples)
 
 
@@ -100,7 +102,7 @@ def holding(
     return [g for g in known if g in names]
 
 
-def check_free(arrived: Rows, codes: Rows, groupby: str) -> None:
+def check_free(column: pd.Series, held: list[str], groupby: str) -> None:
     """Refuse groups that hold every cell.
 
     Raises
@@ -108,7 +110,7 @@ def check_free(arrived: Rows, codes: Rows, groupby: str) -> None:
     InputError
         If no cell is left that could end somewhere.
     """
-    if len(arrived) == len(codes):
+    if column.notna().all() and column.astype(str).isin(held).all():
         raise InputError(
             f"every cell of obs[{groupby!r}] belongs to an absorbing group, so that none is left to end in one; name "
             "the groups that hold cells: absorbing=[...]."
