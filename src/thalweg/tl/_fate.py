@@ -253,7 +253,7 @@ def _groups(
     held = holding(absorbing, terminal, known, groupby)
     check_free(column, held, groupby)
     absent = sorted(set(map(str, terminal or ())) - {*present, *held})
-    if absent or not present:
+    if absent or not (present or held):
         earlier = [g for g in absent if g in known]
         raise InputError(
             f"terminal={absent} have no cells at the last time; groups of obs[{groupby!r}] there: {present}."

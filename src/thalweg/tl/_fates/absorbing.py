@@ -35,7 +35,7 @@ def last_labelled(cells: Cells, codes: Rows, final: Rows) -> Rows:
         of = f" of condition {cells.conditions[cells.condition[first]]!r}" if cells.conditions else ""
         raise InputError(
             f"no cell of a terminal group is left at time {cells.time[first]:g}{of}, so its last cells end nowhere; "
-            "add a group that they belong to, terminal=[...]."
+            "name a group that they belong to, terminal=[...], or label some of them."
         )
     return labelled
 
