@@ -219,7 +219,7 @@ def _remark(states: pd.DataFrame, name: str) -> None:
     else:
         logger.warning(
             "no region holds its cells, so the course shows no terminal state: %s. obs[%r] is missing for every cell",
-            ", ".join(f"{n} candidates: {why}" for why, n in verdicts.value_counts().items()), name,
+            ", ".join(f"{n} of {len(verdicts)} candidates {why!r}" for why, n in verdicts.value_counts().items()), name,
         )  # fmt: skip
     if (verdicts == "moves on").any():
         logger.warning(

@@ -1,9 +1,9 @@
 r"""Regions that cells enter and do not leave, found without labels.
 
 **Regions.** A lineage ends at the last time of its condition, or where its cells die in place. The states of these
-cells (`thalweg.flows.states`) are the candidates. Two states whose gap is below `UNIMODAL` spreads are one region, as
-two equal Gaussians make a single hump below that. A cell of any time is in a region if it is typical of one of its
-states (within the 99 % ellipsoid of the Gaussian) and most probably in that one.
+cells in their leading components (`thalweg.flows.states`) are the candidates. Two states whose gap is below `UNIMODAL`
+spreads are one region, as two equal Gaussians make a single hump below that. A cell of any time is in a region if it is
+typical of one of its states (within the 99 % ellipsoid of the Gaussian) and most probably in that one.
 
 **Stability.** With ``P(j | i)`` what cell ``i`` becomes at the next observed time, ``w`` the weights of cells and ``l``
 the share that dies in place,
@@ -16,9 +16,9 @@ of a coarse-grained process, by which CellRank tells terminal states (Lange et a
 error is that of the Bayesian bootstrap of the cells (Rubin 1981), with the regions and the fit as they are.
 
 **A course that moves on.** Every course has a front, which no cell leaves because nobody looked later. A population
-moves on if its mean has moved by more than samples differ, and is in the last interval at least half as fast as it ever
-was. Such a course shows no end by itself. Then only regions count that lie `APART` spreads or more from all others:
-their cells have parted for good.
+moves on if its mean has moved by more than samples differ, and if it is in the last interval at least half as fast as
+it ever was, or may be, by what samples differ. Such a course shows no end by itself. Then only regions count that lie
+`APART` spreads or more from all others: their cells have parted for good.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ from thalweg.flows.states import LARGEST, find_states, separation
 
 UNIMODAL, APART = 2.0, 4.0  # spreads
 _TYPICAL = 0.99
-_SLOWER, _NOISE = 0.5, 4.0  # share of the fastest speed; squared shift over that of two samples of one population
+_CELLS = 40  # ends of lineages for each of the leading components that describe them
+_SLOWER = 0.5  # share of the fastest speed
+_NOISE, _DOUBT = 4.0, 2.0  # times the squared shift of two samples of one population: it moved, and may be faster by
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,9 @@ def find_regions(cells: Cells) -> Regions:
     from scipy.sparse.csgraph import connected_components
     from scipy.stats import chi2
 
-    x = cells.x[:, np.sort(np.argsort(-cells.x.var(0), kind="stable")[:LARGEST])]
     final = ends(cells)
+    n_columns = min(LARGEST, max(2, len(final) // _CELLS))  # covariances of small states need cells
+    x = cells.x[:, np.sort(np.argsort(-cells.x.var(0), kind="stable")[:n_columns])]
     states = find_states(x[final], cells.weights[final])
     gap = separation(states, states)
     n, region = connected_components(gap < UNIMODAL)
@@ -104,7 +107,8 @@ def moves_on(cells: Cells) -> bool:
             last, whole = last + n * found[-1], whole + n * _shift(cells, populations[0], populations[-1])
             fastest += n * max(square for square, _ in found)
     moved = any(square > _NOISE * noise for square, noise in (last, whole))
-    return bool(moved and last[0] >= _SLOWER**2 * fastest)
+    slowed = last[0] + _DOUBT * last[1] < _SLOWER**2 * fastest
+    return bool(moved and not slowed)
 
 
 def _shift(cells: Cells, before: Rows, after: Rows) -> Floats:
