@@ -208,6 +208,22 @@ def test_a_state_that_dies_out_is_terminal():
     assert (adata.obsm["fate_terminal_state"][gone["state"]].to_numpy()[far] > 0.99).all()
 
 
+def test_conditions_are_carried_over_their_own_intervals():
+    """One condition lacks time 2, so its cells are followed from time 1 to time 3; without labels of its own."""
+    both = [resting_fork(n=100, seed=seed) for seed in (0, 1)]
+    both[1] = both[1][both[1].obs["time"] != 2.0].copy()
+    for name, one in zip("uv", both, strict=True):
+        one.obs["arm"] = name
+        one.obs_names = [f"{name}{cell}" for cell in one.obs_names]
+    adata = ad.concat(both)
+    tw.tl.fit(adata, "time", method="usb", condition_key="arm", rng=0, config=SHORT)
+    tw.tl.terminal_states(adata, rng=0)
+    share, names = purity(adata, "type")
+    assert names == {"A", "B"}
+    assert (share > 0.99).all()
+    assert adata.obs["arm"][adata.obs["terminal_state"].notna()].nunique() == 2
+
+
 # Courses without ends
 
 
