@@ -201,7 +201,7 @@ def test_the_guide_from_counts(course):
     np.testing.assert_array_equal(names["adata"].layers["counts"], counts[:, (counts > 0).sum(0) >= 5])
 
 
-@pytest.mark.parametrize("page", ["gpu", "reproducibility", "snapshots", "trust"])
+@pytest.mark.parametrize("page", ["gpu", "reproducibility", "snapshots", "terminal_states", "trust"])
 def test_the_short_guides(course, page):
     course.var_names = ["Gata1", *course.var_names[1:]]
     course.obs["cell_type"] = course.obs["branch"]

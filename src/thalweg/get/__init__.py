@@ -9,6 +9,7 @@ from thalweg.get._flow_df import flow_df
 from thalweg.get._genes import drivers_df, growth_df
 from thalweg.get._get import history, intervals, reconstruction_df
 from thalweg.get._populations import populations
+from thalweg.get._terminal_states import terminal_states_df
 from thalweg.get._transitions import couplings, fate_df, transition_df
 from thalweg.get._velocity_grid import velocity_grid
 
@@ -27,6 +28,7 @@ __all__ = [
     "intervals",
     "populations",
     "reconstruction_df",
+    "terminal_states_df",
     "transition_df",
     "velocity_grid",
 ]

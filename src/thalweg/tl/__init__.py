@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from thalweg.tl._leave_one_out import leave_one_out
     from thalweg.tl._log_likelihood import log_likelihood
     from thalweg.tl._next_time import next_time
+    from thalweg.tl._terminal_states import terminal_states
     from thalweg.tl._trajectories import trajectories
     from thalweg.tl._transition import transition
     from thalweg.tl._velocity import velocity
@@ -51,6 +52,7 @@ __all__ = [
     "leave_one_out",
     "log_likelihood",
     "next_time",
+    "terminal_states",
     "trajectories",
     "transition",
     "velocity",

@@ -70,7 +70,7 @@ class UnitFates:
         """Share of the first cells of a unit that each fate has, and how many cells these are."""
         course, codes = arms.course(unit), codes[unit.course]
         flow, alive = refit(self.stored, course, self.rng)
-        ends = codes, n_groups, self.n_neighbors, self.bandwidth
+        ends = codes, n_groups, self.n_neighbors, self.bandwidth, ()
         if self.stored.method.bridged:
             p = PlanFates(flow, alive, *ends, self.stored.counted)().p
         else:
