@@ -12,9 +12,8 @@ import pandas as pd
 from thalweg._random import Rng, resolve_rng
 from thalweg._settings import logger
 from thalweg.core.neighbours import check_neighbours
-from thalweg.data.cells import Cells, Floats
+from thalweg.data.cells import Cells
 from thalweg.data.entries import find_fit
-from thalweg.data.fates import draws_frame
 from thalweg.data.times import obs_column
 from thalweg.data.writing import writable
 from thalweg.errors import InputError
@@ -25,6 +24,7 @@ from thalweg.flows.store import Stored, load_fit
 from thalweg.tl._fates.deaths import died
 from thalweg.tl._fates.futures import Fates, Found, over_models, with_draws
 from thalweg.tl._fates.plans import PlanFates
+from thalweg.tl._fates.writing import write_fates
 from thalweg.tl._stored.reading import cells_of
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def fate(
     if include_died:
         found, groups = _with_died(found, groups, Carrier(stored.process, cells), n_neighbors, bandwidth)
     name, out = key_added or f"fate_{groupby}", writable(adata, copy)
-    _write(out, name, found, groups)
+    write_fates(out, name, found, groups)
     out.uns[name] = {
         "key": key,
         "method": stored.method.name,
@@ -184,19 +184,6 @@ def fate(
     _carry_colors(out, column, groupby, name, groups)
     logger.info("added obsm[%r], obs[%r]: fates among %s", name, name, ", ".join(groups))
     return out if copy else None
-
-
-def _write(out: AnnData, name: str, found: Found, groups: list[str]) -> None:
-    """The fates and how sure they are; draws of an earlier call go."""
-    best = found.p.argmax(1)
-    out.obsm[name] = pd.DataFrame(found.p, index=out.obs_names, columns=groups)
-    out.obsm[f"{name}_se"] = pd.DataFrame(found.error, index=out.obs_names, columns=groups)
-    out.obs[name] = pd.Categorical.from_codes(best, groups)
-    out.obs[f"{name}_confidence"] = _confidence(found.p)
-    out.obs[f"{name}_se"] = found.error[np.arange(len(best)), best]
-    out.obsm.pop(f"{name}_draws", None)
-    if found.draws is not None:
-        out.obsm[f"{name}_draws"] = draws_frame(found.draws, groups, out.obs_names)
 
 
 def _check_draws(n_draws: int | None, along_plans: bool) -> None:
@@ -272,13 +259,6 @@ def _with_died(
         died_in = np.broadcast_to(ends[:, None], (*draws.shape[:2], 1))
         draws = np.concatenate([draws * (1 - died_in), died_in], 2)
     return Found(p, error, found.bandwidth, draws), [*groups, DIED]
-
-
-def _confidence(p: Floats) -> Floats:
-    if p.shape[1] == 1:
-        return np.ones(len(p))
-    log_p = np.log(p, out=np.zeros_like(p), where=p > 0)
-    return np.clip(1 + (p * log_p).sum(1) / np.log(p.shape[1]), 0.0, 1.0)
 
 
 def _carry_colors(adata: AnnData, column: pd.Series, groupby: str, name: str, groups: list[str]) -> None:

@@ -120,7 +120,7 @@ class Fates:
             index, closeness = near(cells.x[rows])
             q, weight, even = q[index, 0], weight[index, 0] * closeness, closeness
         weight = np.where(weight.sum(1, keepdims=True) > 0, weight, even)  # of a cell that dies, as if it lived
-        return _mean(q, weight / weight.sum(1, keepdims=True))
+        return weighted_mean(q, weight / weight.sum(1, keepdims=True))
 
     def _shares(self, x: Floats, ends: Neighbours, codes: Rows) -> Floats:
         """Share of the kernel on each group, shape ``(n, n_groups)``."""
@@ -128,7 +128,7 @@ class Fates:
         return np.stack([(p * (codes[index] == k)).sum(1) for k in range(self.n_groups)], 1)
 
 
-def _mean(q: Floats, omega: Floats) -> tuple[Floats, Floats]:
+def weighted_mean(q: Floats, omega: Floats) -> tuple[Floats, Floats]:
     """Weighted mean over the futures, (n, s, K) to (n, K), and its standard error."""
     p = np.einsum("ns,nsk->nk", omega, q)
     square = omega**2
