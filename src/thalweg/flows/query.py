@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from thalweg.core.conformal import conformal_p, smallest_p
+from thalweg.core.conformal import conformal_p, held_back, rank_p
 from thalweg.data.cells import Cells, Rows
 from thalweg.errors import InputError
 
@@ -35,6 +35,22 @@ class Beside:
     populations: tuple[Rows, ...]
     shares: tuple[float, ...]
     where: str
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Cells and a plane that the cells held back had no part in.
+
+    Attributes
+    ----------
+    x
+        Coordinates on the plane, shape ``(n, d)``.
+    off
+        Distance from it, in any unit that orders cells, shape ``(n,)``.
+    """
+
+    x: Floats
+    off: Floats
 
 
 def beside(new: Cells, known: Cells) -> Iterator[Beside]:
@@ -73,10 +89,23 @@ def beside(new: Cells, known: Cells) -> Iterator[Beside]:
             )
 
 
-def p_inside(new: Cells, known: Cells, alpha: float, n_neighbors: int) -> Floats:
+def held_cells(known: Cells) -> NDArray[np.bool_]:
+    """Which cells of a fit are held back to judge new ones by, shape ``(n,)``."""
+    out = np.zeros(len(known.x), dtype=bool)
+    for condition in np.unique(known.condition).tolist():
+        for t in np.unique(known.time[known.condition == condition]).tolist():
+            rows = np.flatnonzero((known.condition == condition) & (known.time == t))
+            out[rows[held_back(len(rows))]] = True
+    return out
+
+
+def p_inside(
+    new: Cells, known: Cells, alpha: float, n_neighbors: int, placed: tuple[Placed, Placed] | None = None
+) -> Floats:
     """P value of each new cell that it is one more of the fit's cells of its time and condition, shape ``(n,)``.
 
-    Between two times of the fit it is the larger of the two p values.
+    With ``placed`` it is the smaller of two p values, twice (Bonferroni): of the distance to the cells of the fit on
+    the plane, and of the distance from the plane. Between two times of the fit it is the larger of those by either.
 
     Parameters
     ----------
@@ -86,21 +115,30 @@ def p_inside(new: Cells, known: Cells, alpha: float, n_neighbors: int) -> Floats
         Level that must be within reach.
     n_neighbors
         As in `thalweg.core.conformal.conformal_p`.
+    placed
+        New and known cells on a plane; by default they are judged by their coordinates alone.
 
     Raises
     ------
     InputError
         If a time lies outside, or a population has too few cells for a p value as small as ``alpha``.
     """
-    out = np.empty(len(new.x))
+    here, there = (new.x, known.x) if placed is None else (placed[0].x, placed[1].x)
+    out, n_scores = np.empty(len(new.x)), 1 if placed is None else 2
     for group in beside(new, known):
-        for population in group.populations:
-            smallest = smallest_p(len(population))
-            if smallest > alpha:
+        by = []
+        for rows in group.populations:
+            held = rows[held_back(len(rows))]
+            if n_scores > alpha * (len(held) + 1):
+                least = np.ceil(1e3 * n_scores / (len(held) + 1)) / 1e3
                 raise InputError(
-                    f"the fit has {len(population)} cells beside the new ones of {group.where}; no cell can be told to "
-                    f"lie outside of so few at alpha={alpha:g}. Give alpha={np.ceil(1e3 * smallest) / 1e3:g} or more."
+                    f"the fit has {len(rows)} cells beside the new ones of {group.where}; no cell can be told to lie "
+                    f"outside of so few at alpha={alpha:g}. Give alpha={least:g} or more."
                 )
-        by = [conformal_p(new.x[group.rows], known.x[rows], n_neighbors) for rows in group.populations]
+            p = conformal_p(here[group.rows], there[rows], n_neighbors)
+            if placed is not None:
+                p_off = rank_p(placed[0].off[group.rows], placed[1].off[held])
+                p = np.minimum(2 * np.minimum(p, p_off), 1.0)
+            by.append(p)
         out[group.rows] = np.max(by, axis=0)
     return out

@@ -18,12 +18,12 @@ from thalweg.data.fates import read_draws, read_fates
 from thalweg.data.recipe import Recipe
 from thalweg.data.writing import writable
 from thalweg.errors import InputError, MissingKeyError
-from thalweg.flows.query import p_inside
+from thalweg.flows.query import held_cells, p_inside
 from thalweg.flows.store import Stored, fit_checksum, load_fit
 from thalweg.tl._fates.futures import Found
 from thalweg.tl._fates.transfer import transfer
 from thalweg.tl._fates.writing import write_fates
-from thalweg.tl._genes.onto import coordinates_of, why_elsewhere
+from thalweg.tl._genes.onto import coordinates_of, placed_on, why_elsewhere
 from thalweg.tl._velocity import velocity
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def map_query(
     project: bool = True,
     layer: str | None = None,
     outside: Outside = "refuse",
-    alpha: float = 0.01,
+    alpha: float = 0.05,
     n_neighbors: int = 15,
     device: str = "auto",
     copy: bool = False,
@@ -55,10 +55,12 @@ def map_query(
     the reference was. Then each is compared with the reference cells of its time and condition. A cell that lies where
     none of them do is outside, and nothing is said of it.
 
-    Whether a cell lies outside is told by a conformal p value (Vovk et al. 2005; `thalweg.core.conformal`), from the
-    distance to the ``n_neighbors``-th nearest reference cell relative to how far apart reference cells are there. Of
-    new cells that come from the population of the reference, a share of at most ``alpha`` is called outside, on
-    average and whatever that population is. Cells of a rare type are called so more often.
+    Whether a cell lies outside is told by a conformal p value (Vovk et al. 2005; `thalweg.core.conformal`). Half of the
+    reference cells of each time are held back, a thousand at most. A PCA of the others places all cells anew. Two
+    distances count: that to the ``n_neighbors``-th nearest reference cell, relative to how far apart these are, and
+    that from the plane of the PCA, by which cells of types that it has never seen are found. Of new cells that come
+    from the population of the reference, a share of at most ``alpha`` is called outside, on average and whatever that
+    population is. Cells of a rare type are called so more often.
 
     Fates are the mean over the ``n_neighbors`` nearest reference cells of the same time and condition, by the kernel of
     `thalweg.core.neighbours`. Between two times of the fit they are the mean over both, by how near each is.
@@ -83,15 +85,18 @@ def map_query(
     project
         Place the new cells by the loadings. Genes are matched by name. A few may be absent if that moves the
         reference's own cells by no more than a tenth of their spread; a warning names them. With False the cells have
-        coordinates in ``adata.obsm[use_rep]`` already, made as those of the fit (Harmony, scVI).
+        coordinates in ``adata.obsm[use_rep]`` already, made as those of the fit (Harmony, scVI); they are judged by
+        these coordinates alone.
     layer
         Layer of both that the PCA was made of; by default the one named by ``reference.uns["pca"]``, else ``X``.
     outside
-        ``"refuse"``: an error if more than a fifth of the new cells lie outside; fewer get NaN and a warning.
+        ``"refuse"``: an error if more than a fifth of the new cells lie outside, or their expression is not processed
+        as that of the reference (counts, another total, not scaled); fewer outside get NaN and a warning.
         ``"nan"``: NaN for cells outside, however many. ``"keep"``: values for all cells, for a look at what the fit
         makes of them.
     alpha
-        Share of cells like those of the reference that may be called outside. A population needs ``2 / alpha`` cells.
+        Share of cells like those of the reference that may be called outside. A population needs ``4 / alpha`` cells;
+        with many more of them, a smaller one leaves out fewer.
     n_neighbors
         Reference cells by which new cells are judged, and over which fates are averaged.
     device
@@ -125,8 +130,8 @@ def map_query(
     InputError
         If the reference has other coordinates than when it was fitted, or ones that its loadings do not give; if
         ``adata`` has coordinates that the projection does not give, or another fit under ``key``; if genes are absent
-        that matter, or repeat; if expression holds NaN; if a time or condition is unknown to the fit; if more than a
-        fifth of the cells lie outside, with ``outside="refuse"``; if a population is too small for ``alpha``.
+        that matter, or repeat; if expression holds NaN; if a time or condition is unknown to the fit; if a population
+        is too small for ``alpha``; for what ``outside="refuse"`` refuses.
 
     Examples
     --------
@@ -147,10 +152,11 @@ def map_query(
     x, genes = coordinates_of(adata, reference, stored.recipe, project, layer)
     work = _working_copy(adata, stored.recipe, x)  # so that an error leaves adata as it was
     new = read_cells(work, stored.recipe)
-    p = p_inside(new, known, alpha, n_neighbors)
+    placed = None if genes is None else placed_on(adata, reference, genes, held_cells(known))
+    p = p_inside(new, known, alpha, n_neighbors, placed)
     far = p <= alpha
-    if outside == "refuse" and far.mean() > MOST:
-        raise InputError(_refusal(far, new, alpha, "" if genes is None else why_elsewhere(adata, reference, genes)))
+    if outside == "refuse":
+        _refuse(far, new, alpha, "" if genes is None else why_elsewhere(adata, reference, genes))
     unsaid = np.zeros_like(far) if outside == "keep" else far
     work.obs["outside"], work.obs["outside_p"] = far, p
     work.uns[key] = {name: deepcopy(value) for name, value in entry.items() if name != "seen"}  # not these cells
@@ -233,16 +239,18 @@ def _working_copy(adata: AnnData, recipe: Recipe, x: Floats | None) -> AnnData:
     return anndata.AnnData(obs=adata.obs.copy(), obsm=dict(adata.obsm) | placed, **genes)
 
 
-def _refusal(far: NDArray[np.bool_], new: Cells, alpha: float, why: str) -> str:
-    likely = why or (
-        "Likely causes: another normalisation, a batch effect, another tissue, or a wrong time. A batch effect needs "
-        "both data sets integrated, and a fit on that."
-    )
-    return (
-        f"{far.mean():.0%} of the new cells ({int(far.sum())} of {len(far)}) lie outside the cells that the fit has "
-        f"seen, where {alpha:.0%} are expected of the same population and at most {MOST:.0%} are taken; by time: "
-        f"{_by_time(far, new)}. {likely} To go on: outside='nan' leaves them out, outside='keep' does not."
-    )
+def _refuse(far: NDArray[np.bool_], new: Cells, alpha: float, why: str) -> None:
+    """Refuse new cells that were processed otherwise, or lie elsewhere."""
+    go_on = "To go on: outside='nan' leaves cells outside out, outside='keep' does not."
+    if why:
+        raise InputError(f"the new cells are not processed as the reference. {why} {go_on}")
+    if far.mean() > MOST:
+        raise InputError(
+            f"{far.mean():.0%} of the new cells ({int(far.sum())} of {len(far)}) lie outside the cells that the fit "
+            f"has seen, where {alpha:.0%} are expected of the same population and at most {MOST:.0%} are taken; by "
+            f"time: {_by_time(far, new)}. Likely causes: another normalisation, a batch effect, another tissue, or a "
+            f"wrong time. Against a batch effect, integrate both data sets and fit on that. {go_on}"
+        )
 
 
 def _by_time(far: NDArray[np.bool_], new: Cells) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from thalweg._settings import logger
 from thalweg.data.expression import Columns, Floats, dense, expression_matrix, row_blocks
 from thalweg.data.recipe import Recipe
 from thalweg.data.representation import read_representation
 from thalweg.errors import InputError, MissingKeyError
+from thalweg.flows.query import Placed
 from thalweg.tl._genes.gene_map import GeneMap, read_gene_map
 
 if TYPE_CHECKING:
@@ -19,7 +21,10 @@ if TYPE_CHECKING:
 LOSS = 0.1
 """Largest displacement that genes may cause by being absent, as a share of the spread of the reference cells."""
 _SAME = 0.02  # of the widest spread of a coordinate: more than rounding changes
-_SAMPLE = 1000  # cells by which genes and normalisation are judged
+_SAMPLE = 1000  # cells by which the loss of genes is judged
+_FEW = 200  # cells by which normalisation is judged, over all genes
+_PLANE = 4000  # cells that a plane is made of
+_ROUNDING = 1e-10  # of the variance: what a plane that holds everything leaves
 _TOTALS = 1.5  # ratio of the cells' totals that another normalisation explains better than biology
 
 
@@ -129,13 +134,59 @@ def project_onto(adata: AnnData, reference: AnnData, genes: GeneMap) -> Floats:
     return out
 
 
-def why_elsewhere(adata: AnnData, reference: AnnData, genes: GeneMap) -> str:
-    """What sets the expression of new cells apart from that of the reference, in a sentence; empty if nothing seen."""
+def placed_on(
+    adata: AnnData, reference: AnnData, genes: GeneMap, held: NDArray[np.bool_]
+) -> tuple[Placed, Placed] | None:
+    """New cells and those of the reference on the plane of a PCA that the cells held back had no part in.
+
+    Their own PCA will not do: to its plane they are nearer than any other cells are. The distance from the plane tells
+    cells of a type that the PCA has not seen. On the plane these land in the middle of the others, as their own genes
+    have no part in it.
+
+    Parameters
+    ----------
+    adata, reference, genes
+        As in `project_onto`.
+    held
+        Reference cells that are held back, shape ``(n_reference,)``.
+
+    Returns
+    -------
+    New cells and reference; None where the PCA leaves nothing out.
+    """
+    from sklearn.decomposition import PCA
+
     columns = _columns(adata, reference, genes)
     there = columns >= 0
+    matrix, n_dims = expression_matrix(reference, genes.layer), len(genes.origin)
+    proper = np.flatnonzero(~held)
+    proper = proper[np.unique(np.linspace(0, len(proper) - 1, _PLANE).astype(int))]
+    x = dense(matrix[proper], genes.columns[there])
+    if n_dims >= min(x.shape):
+        return None
+    plane = PCA(n_dims, svd_solver="randomized", random_state=0).fit(x)
+    rounding = _ROUNDING * x.var(0).sum()
+
+    def placed(matrix: Any, columns: Columns) -> Placed:
+        on, off = [], []
+        for block in row_blocks(matrix, columns):
+            on.append(plane.transform(block))
+            square = np.square(block - plane.inverse_transform(on[-1])).sum(1)
+            off.append(np.where(square > rounding, square, 0.0))
+        return Placed(np.concatenate(on), np.concatenate(off))
+
+    return placed(expression_matrix(adata, genes.layer), columns[there]), placed(matrix, genes.columns[there])
+
+
+def why_elsewhere(adata: AnnData, reference: AnnData, genes: GeneMap) -> str:
+    """What sets the expression of new cells apart from that of the reference, in a sentence; empty if nothing seen."""
+    shared = adata.var_names.intersection(reference.var_names)
     x, known = (
-        dense(expression_matrix(a, genes.layer)[np.unique(np.linspace(0, a.n_obs - 1, _SAMPLE).astype(int))], c)
-        for a, c in ((adata, columns[there]), (reference, genes.columns[there]))
+        dense(
+            expression_matrix(a, genes.layer)[np.unique(np.linspace(0, a.n_obs - 1, _FEW).astype(int))],
+            a.var_names.get_indexer(shared),
+        )
+        for a in (adata, reference)
     )
     where = _place(genes)
     if (x == np.rint(x)).all() and not (known == np.rint(known)).all():
@@ -150,8 +201,8 @@ def why_elsewhere(adata: AnnData, reference: AnnData, genes: GeneMap) -> str:
     totals = [float(np.median(np.expm1(np.minimum(m, 50)).sum(1))) for m in (x, known)]
     if max(totals) > _TOTALS * min(totals):
         return (
-            f"Over the genes of the PCA they sum to {totals[0]:.3g} (median, after expm1), the reference's cells to "
-            f"{totals[1]:.3g}: normalise both to one total, as by sc.pp.normalize_total(adata, target_sum=1e4)."
+            f"Over the genes that both have they sum to {totals[0]:.3g} (median, after expm1), the reference's cells "
+            f"to {totals[1]:.3g}: normalise both to one total, as by sc.pp.normalize_total(adata, target_sum=1e4)."
         )
     return ""
 
@@ -168,7 +219,7 @@ def _columns(adata: AnnData, reference: AnnData, genes: GeneMap) -> Columns:
     return columns
 
 
-def _judge_absent(reference: AnnData, genes: GeneMap, there: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> None:
+def _judge_absent(reference: AnnData, genes: GeneMap, there: NDArray[np.bool_]) -> None:
     """Warn of genes that the new cells lack, or refuse if the reference's own cells would move without them."""
     names = reference.var_names[genes.columns[~there]]
     few = ", ".join(map(str, names[:10])) + (", ..." if len(names) > 10 else "")
