@@ -55,7 +55,7 @@ def conformal_p(points: Floats, cells: Floats, n_neighbors: int = 15) -> Floats:
 
     Returns
     -------
-    Shape ``(n,)``; 1 for all points of a population of fewer than four cells.
+    Shape ``(n,)``; 1 for all points of a population of fewer than three cells.
     """
     held = held_back(len(cells))
     proper = np.delete(cells, held, axis=0)

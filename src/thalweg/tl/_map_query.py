@@ -261,7 +261,7 @@ def _remark_on(far: NDArray[np.bool_], new: Cells, alpha: float, outside: str) -
     """Say how many cells lie outside; nothing is dropped silently."""
     if far.any():
         logger.warning(
-            "%d of %d new cells lie outside the cells that the fit has seen (%.2g expected at alpha=%g; by time: %s); "
+            "%d of %d new cells lie outside the cells that the fit has seen (%.0f expected at alpha=%g; by time: %s); "
             "%s, see obs['outside']", far.sum(), len(far), alpha * len(far), alpha, _by_time(far, new),
             "their values say little" if outside == "keep" else "they get NaN",
         )  # fmt: skip
