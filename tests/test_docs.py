@@ -208,6 +208,14 @@ def test_the_short_guides(course, page):
     _run(DOCS / "guide" / f"{page}.md", {"tw": tw, "np": np, "adata": course})
 
 
+def test_the_guide_to_new_cells(course):
+    names: dict[str, object] = {}
+    _run(DOCS / "guide" / "new_cells.md", names)
+    new, later = names["new"], names["later"]
+    assert 0 < new.obs["outside"].mean() < 0.1
+    assert set(later.obs["source"]) <= set(names["inside"].obs_names)
+
+
 # Notebooks
 
 
