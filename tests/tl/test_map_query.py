@@ -154,13 +154,20 @@ def test_cells_of_another_normalisation_or_batch_are_refused(reference, change, 
     assert mapped(new, reference, outside="nan").obs["outside"].mean() > 0.2
 
 
-def test_cells_that_are_not_scaled_as_the_reference_are_refused():
+def test_scaled_cells_and_others_do_not_mix_and_a_few_negative_values_are_no_scaling(reference):
     adata = tw.datasets.simulated(600, n_futures=0, rng=0)
     sc.pp.scale(adata)
     sc.pp.pca(adata, n_comps=5)
     tw.tl.fit(adata, "time", method="otcfm", rng=0, config=QUICK, check=False)
-    with pytest.raises(InputError, match=r"as after sc.pp.scale"):
+    with pytest.raises(InputError, match=r"The reference's X has negative values, as after sc.pp.scale"):
         mapped(fresh(200), adata)
+    with pytest.raises(InputError, match="Their X has negative values"):
+        mapped(plain(adata), reference)
+    noisy = reference.copy()
+    noisy.X[::10, :3] = -0.01
+    sc.pp.pca(noisy, n_comps=10)
+    tw.tl.fit(noisy, "time", method="otcfm", rng=0, config=QUICK, check=False)
+    assert mapped(fresh(500), noisy).obs["outside"].mean() < 0.2
 
 
 def test_cells_of_another_day_are_refused_and_the_share_is_named(reference):

@@ -25,6 +25,7 @@ _SAMPLE = 1000  # cells by which the loss of genes is judged
 _FEW = 200  # cells by which normalisation is judged, over all genes
 _PLANE = 4000  # cells that a plane is made of
 _ROUNDING = 1e-10  # of the variance: what a plane that holds everything leaves
+_SCALED = 0.2  # share of negative values that only scaled expression has
 _TOTALS = 1.5  # ratio of the cells' totals that another normalisation explains better than biology
 
 
@@ -191,12 +192,14 @@ def why_elsewhere(adata: AnnData, reference: AnnData, genes: GeneMap) -> str:
     where = _place(genes)
     if (x == np.rint(x)).all() and not (known == np.rint(known)).all():
         return f"Their {where} holds whole numbers only, as counts are, and that of the reference does not."
-    if (known < 0).any() and (x >= 0).all():
+    scaled = [bool((m < 0).mean() > _SCALED) for m in (x, known)]
+    if scaled[0] != scaled[1]:
+        one, other = ("Their", "that of the reference") if scaled[0] else ("The reference's", "theirs")
         return (
-            f"The reference's {where} has negative values, as after sc.pp.scale, and theirs has none: scale them by "
-            "the means and standard deviations of the reference."
+            f"{one} {where} has negative values, as after sc.pp.scale, and {other} has not: scale both by the means "
+            "and standard deviations of the reference, or neither."
         )
-    if (known < 0).any() or (x < 0).any():
+    if any(scaled):
         return ""
     totals = [float(np.median(np.expm1(np.minimum(m, 50)).sum(1))) for m in (x, known)]
     if max(totals) > _TOTALS * min(totals):
