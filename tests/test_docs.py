@@ -224,6 +224,14 @@ def test_the_guide_to_cellrank(course):
     assert np.corrcoef(fates[~last].to_numpy().ravel(), own[~last].to_numpy().ravel())[0, 1] > 0.5
 
 
+def test_the_guide_to_new_cells(course):
+    names: dict[str, object] = {}
+    _run(DOCS / "guide" / "new_cells.md", names)
+    new, later = names["new"], names["later"]
+    assert 0 < new.obs["outside"].mean() < 0.1
+    assert set(later.obs["source"]) <= set(names["inside"].obs_names)
+
+
 # Notebooks
 
 

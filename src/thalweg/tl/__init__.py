@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from thalweg.tl._interpolate import interpolate
     from thalweg.tl._leave_one_out import leave_one_out
     from thalweg.tl._log_likelihood import log_likelihood
+    from thalweg.tl._map_query import map_query
     from thalweg.tl._next_time import next_time
     from thalweg.tl._terminal_states import terminal_states
     from thalweg.tl._trajectories import trajectories
@@ -51,6 +52,7 @@ __all__ = [
     "interpolate",
     "leave_one_out",
     "log_likelihood",
+    "map_query",
     "next_time",
     "terminal_states",
     "trajectories",

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
 from thalweg._random import Rng, resolve_rng
-from thalweg._settings import logger
+from thalweg._settings import logger, settings
 from thalweg.data.arms import arms as arms_of
 from thalweg.data.cells import Cells, Floats, Rows
 from thalweg.data.entries import find_fit
@@ -21,9 +22,18 @@ from thalweg.data.times import obs_column
 from thalweg.data.writing import writable
 from thalweg.errors import InputError
 from thalweg.flows.store import Stored, load_fit
-from thalweg.tl._comparison.fates import UnitFates
-from thalweg.tl._comparison.tables import LEVEL, composition, divergence, gene_shifts, onset
-from thalweg.tl._comparison.units import Arms, make_arms
+from thalweg.tl._comparison.tables import (
+    LEVEL,
+    Shares,
+    composition,
+    divergence,
+    gene_shifts,
+    onset,
+    shares_table,
+    with_q,
+)
+from thalweg.tl._comparison.units import Arms, fitted_units, make_arms
+from thalweg.tl._fates.anew import first_fates
 from thalweg.tl._stored.reading import cells_of
 
 if TYPE_CHECKING:
@@ -139,7 +149,7 @@ def compare(
     column = obs_column(adata, groupby, "groupby")
     codes, groups = pd.factorize(column.astype(str).where(column.notna()), sort=True)
     codes = codes.astype(np.int64)[cells.sources]
-    fates = UnitFates(stored, codes, [str(g) for g in groups], n_neighbors, bandwidth, generator)
+    fates = _Fates(stored, codes, [str(g) for g in groups], n_neighbors, bandwidth, generator)
     names = _replicates(adata, replicate_key)
     values = _expression(adata, layer, genes, cells)
     found: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
@@ -169,6 +179,39 @@ def compare(
     }
     logger.info("added uns[%r]: %s against %s", key_added, ", ".join(onsets), cells.conditions[base])
     return out if copy else None
+
+
+@dataclass(frozen=True)
+class _Fates:
+    """Makes the table of fates of two arms, of which each unit is fitted again.
+
+    ``codes`` and ``groups`` are those of all cells; the rest are options of `compare`.
+    """
+
+    stored: Stored
+    codes: Rows
+    groups: Sequence[str]
+    n_neighbors: int
+    bandwidth: float | None
+    rng: np.random.Generator
+
+    def __call__(self, arms: Arms, names: NDArray[np.str_]) -> pd.DataFrame:
+        """A row for each fate. ``names`` are those of the replicates."""
+        terminal = np.unique(self.codes[arms.last_cells()])
+        terminal = terminal[terminal >= 0]
+        number = np.full(len(self.groups) + 1, -1)  # the last entry is that of no group
+        number[terminal] = np.arange(len(terminal))
+        fitted, counts, totals = fitted_units(arms, names), [], []
+        for i in tqdm(fitted, desc="replicates", disable=not settings.progress):
+            unit = arms.units[i]
+            share, n = first_fates(
+                self.stored, arms.course(unit), number[self.codes[unit.course]], len(terminal), self.n_neighbors,
+                self.bandwidth, self.rng,
+            )  # fmt: skip
+            counts.append(share * n)
+            totals.append(n)
+        found = Shares(np.stack(counts), np.array(totals, dtype=np.float64), arms.arm[fitted])
+        return with_q(shares_table(found, [self.groups[k] for k in terminal.tolist()]))
 
 
 def _check_conditions(stored: Stored, condition_key: Columns) -> None:

@@ -12,9 +12,8 @@ import pandas as pd
 from thalweg._random import Rng, resolve_rng
 from thalweg._settings import logger
 from thalweg.core.neighbours import check_neighbours
-from thalweg.data.cells import Cells, Floats, Rows
+from thalweg.data.cells import Cells, Rows
 from thalweg.data.entries import find_fit
-from thalweg.data.fates import draws_frame
 from thalweg.data.times import obs_column
 from thalweg.data.writing import writable
 from thalweg.errors import InputError
@@ -26,6 +25,7 @@ from thalweg.tl._fates.absorbing import Numbers, check_free, holding
 from thalweg.tl._fates.deaths import died
 from thalweg.tl._fates.futures import Fates, Found, over_models, with_draws
 from thalweg.tl._fates.plans import PlanFates
+from thalweg.tl._fates.writing import write_fates
 from thalweg.tl._stored.reading import cells_of
 
 if TYPE_CHECKING:
@@ -167,9 +167,8 @@ def fate(
     column = obs_column(adata, groupby, "groupby")
     groups, held = _groups(column, cells, terminal, absorbing, groupby)
     codes = pd.Categorical(column.astype(str).where(column.notna()), categories=groups).codes.astype(np.int64)
-    codes, arm = codes[cells.sources], _arm(cells, condition)
-    n_futures = n_samples if noise and not along_plans else 1
-    ends = codes, len(groups), n_neighbors, bandwidth, held
+    n_futures, arm = n_samples if noise and not along_plans else 1, _arm(cells, condition)
+    ends = codes[cells.sources], len(groups), n_neighbors, bandwidth, held
     if along_plans:
         n = (len(members(stored.flow)) if stored.resampled else 0) if n_draws is None else n_draws
         found = with_draws(lambda c: PlanFates(stored.process, c, *ends, stored.counted)(), cells, n, generator)
@@ -178,9 +177,9 @@ def fate(
         carriers = [Carrier(flow, course, noise, Integrator(n_steps=n_steps)) for flow in members(stored.process)]
         found = over_models([Fates(c, n_futures, *ends)() for c in carriers])
     if include_died:
-        found, groups = _with_died(found, groups, Carrier(stored.process, cells), codes, *ends[2:])
+        found, groups = _with_died(found, groups, Carrier(stored.process, cells), ends[0], *ends[2:])
     name, out = key_added or f"fate_{groupby}", writable(adata, copy)
-    _write(out, name, found.merged(cells, arm), groups)
+    write_fates(out, name, found.merged(cells, arm), groups)
     out.uns[name] = {
         "key": key,
         "method": stored.method.name,
@@ -206,19 +205,6 @@ def _arm(cells: Cells, condition: str | None) -> int | None:
     if condition not in cells.conditions:
         raise InputError(f"condition={condition!r} is none of the fit; its conditions: {list(cells.conditions)}.")
     return cells.conditions.index(condition)
-
-
-def _write(out: AnnData, name: str, found: Found, groups: list[str]) -> None:
-    """The fates and how sure they are; draws of an earlier call go."""
-    best = found.p.argmax(1)
-    out.obsm[name] = pd.DataFrame(found.p, index=out.obs_names, columns=groups)
-    out.obsm[f"{name}_se"] = pd.DataFrame(found.error, index=out.obs_names, columns=groups)
-    out.obs[name] = pd.Categorical.from_codes(best, groups)
-    out.obs[f"{name}_confidence"] = _confidence(found.p)
-    out.obs[f"{name}_se"] = found.error[np.arange(len(best)), best]
-    out.obsm.pop(f"{name}_draws", None)
-    if found.draws is not None:
-        out.obsm[f"{name}_draws"] = draws_frame(found.draws, groups, out.obs_names)
 
 
 def _check_draws(n_draws: int | None, along_plans: bool) -> None:
@@ -312,13 +298,6 @@ def _with_died(
         died_in = np.broadcast_to(ends[:, None], (*draws.shape[:2], 1))
         draws = np.concatenate([draws * (1 - died_in), died_in], 2)
     return Found(p, error, found.bandwidth, draws), [*groups, DIED]
-
-
-def _confidence(p: Floats) -> Floats:
-    if p.shape[1] == 1:
-        return np.ones(len(p))
-    log_p = np.log(p, out=np.zeros_like(p), where=p > 0)
-    return np.clip(1 + (p * log_p).sum(1) / np.log(p.shape[1]), 0.0, 1.0)
 
 
 def _carry_colors(adata: AnnData, column: pd.Series, groupby: str, name: str, groups: list[str]) -> None:

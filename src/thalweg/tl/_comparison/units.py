@@ -68,6 +68,12 @@ class Arms:
     def _own_times(self, condition: int) -> Floats:
         return np.unique(np.concatenate([self.cells.time[u.own] for u in self.units if u.condition == condition]))
 
+    def last_cells(self) -> Rows:
+        """The cells of the last time of each arm."""
+        time, of = self.cells.time, self.cells.condition
+        last = [(of == c) & (time == time[of == c].max()) for c in (self.reference, self.other)]
+        return np.flatnonzero(last[0] | last[1])
+
     def at(self, unit: Unit, time: float) -> Rows:
         """The own cells of a unit at a time."""
         return unit.own[self.cells.time[unit.own] == time]

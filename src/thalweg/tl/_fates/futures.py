@@ -33,6 +33,11 @@ class Found:
     bandwidth: float
     draws: Floats | None = None
 
+    def of(self, cells: Cells) -> Found:
+        """The same for the cells of a course, from that for the rows of the AnnData."""
+        at, draws = cells.sources, self.draws
+        return replace(self, p=self.p[at], error=self.error[at], draws=None if draws is None else draws[at])
+
     def merged(self, cells: Cells, condition: int | None) -> Found:
         """The same for the rows of the AnnData, see `thalweg.data.cells.Cells.merged`."""
         draws = None if self.draws is None else cells.merged(self.draws, condition)
@@ -128,7 +133,7 @@ class Fates:
             index, closeness = near(cells.x[rows])
             q, weight, even = q[index, 0], weight[index, 0] * closeness, closeness
         weight = np.where(weight.sum(1, keepdims=True) > 0, weight, even)  # of a cell that dies, as if it lived
-        return _mean(q, weight / weight.sum(1, keepdims=True))
+        return weighted_mean(q, weight / weight.sum(1, keepdims=True))
 
     def _ends(self, rows: Rows, times: list[float], shares: Sequence[Shares]) -> Iterator[tuple[Floats, Floats]]:
         """Groups of the futures, shape ``(n, n_samples, n_groups)``, and their growth, block by block."""
@@ -157,7 +162,7 @@ class Fates:
         return np.stack([(p * (codes[index] == k)).sum(1) for k in range(self.n_groups)], 1)
 
 
-def _mean(q: Floats, omega: Floats) -> tuple[Floats, Floats]:
+def weighted_mean(q: Floats, omega: Floats) -> tuple[Floats, Floats]:
     """Weighted mean over the futures, (n, s, K) to (n, K), and its standard error."""
     p = np.einsum("ns,nsk->nk", omega, q)
     square = omega**2
