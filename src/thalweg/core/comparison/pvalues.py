@@ -37,8 +37,8 @@ def combined(p: ArrayLike, axis: int = -1) -> Floats:
     r"""Combine several tests that may depend on each other into one p value: the Cauchy combination.
 
     The mean of :math:`\tan((1/2 - p_k) \pi)` is compared with a Cauchy distribution. Under any correlation this is
-    right for small p values (Liu and Xie 2020). A p of exactly 1, as tests of few values give, would outweigh all others. Where there is
-    one, the smallest p times the number of tests is returned instead (Bonferroni).
+    right for small p values (Liu and Xie 2020). A p of exactly 1, as tests of few values give, would outweigh all
+    others. Where there is one, the smallest p times the number of tests is returned instead (Bonferroni).
 
     *Reference.* Y. Liu, J. Xie, "Cauchy combination test: a powerful test with analytic p-value calculation under
     arbitrary dependency structures", Journal of the American Statistical Association 2020.
