@@ -64,6 +64,7 @@ CASES = [
     *(Case(3, k, "equal", "alike") for k in (3, 8, 20)),
     *(Case(3, k, "unequal", of) for k in (3, 8, 20) for of in ("alike", "lognormal", "eightfold")),
     *(Case(3, k, "few in one arm", "alike") for k in (8, 20)),
+    Case(3, 20, "few in one arm", "lognormal"),
     *(Case(5, k, "unequal", "alike") for k in (1, 3, 8, 20)),
     *(Case(5, k, "unequal", "eightfold") for k in (8, 20)),
 ]

@@ -11,7 +11,7 @@ from thalweg.core.comparison.design import make_design
 from thalweg.core.comparison.means import moderated_means
 from thalweg.core.comparison.moderation import fit_prior
 from thalweg.core.comparison.pvalues import adjusted, combined
-from thalweg.core.comparison.shares import compare, quasi_binomial
+from thalweg.core.comparison.shares import _interval, compare, quasi_binomial
 from thalweg.errors import InputError
 
 ARM = np.array([0, 0, 0, 1, 1, 1])
@@ -113,13 +113,20 @@ def test_constant_features_do_not_move_the_others():
 
 def test_the_trend_follows_variances_that_grow_with_the_mean():
     rng = np.random.default_rng(7)
-    level = np.linspace(0, 10, 4000)
-    y = level + rng.standard_normal((6, 4000)) * np.exp(0.5 * (level - 5))
+    level = np.linspace(0, 10, 20000)
+    y = level + rng.standard_normal((6, 20000)) * np.exp(0.15 * (level - 5))
     flat, bent = moderated_means(y, ARM).p < 0.05, moderated_means(y, ARM, trend=True).p < 0.05
     high = level > 8
-    assert flat[high].mean() > 0.07 > 0.06 > bent[high].mean() > 0.035  # without: too many where variances are large
+    assert flat[high].mean() > 0.09 > 0.065 > bent[high].mean() > 0.04  # without: too many where variances are large
     prior = fit_prior(np.exp(level), 4, trend=level, caution=0)
     np.testing.assert_allclose(np.diff(np.log(prior.variance)), np.diff(level), rtol=1e-6)
+
+
+def test_the_trend_bends_inside_and_is_straight_at_the_ends():
+    x = np.linspace(0, 1, 400)
+    bend = np.diff(np.log(fit_prior(np.exp(3 * x**2), 4, trend=x).variance), 2)
+    assert np.abs(bend[[0, -1]]).max() < 0.02 * bend.max()
+    assert bend[100:300].min() > 0.5 * bend.max()
 
 
 def test_the_moderated_test_is_right_and_stronger():
@@ -277,6 +284,17 @@ def test_intervals_hold_the_true_difference():
         found = quasi_binomial(*drawn([0.3, 0.3, 0.2, 0.15, 0.05], rng, to=0.15), ARM)
         held.append([found.low[0] < -0.15 < found.high[0], found.low[4] < 0.05 * 0.15 / 0.7 < found.high[4]])
     assert np.mean(held, axis=0) == pytest.approx([0.95, 0.95], abs=0.04)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "low", "high"),
+    [((56, 70), (48, 80), 0.0524, 0.3339), ((9, 10), (3, 10), 0.1705, 0.8090), ((10, 10), (0, 10), 0.6075, 1.0)],
+)
+def test_intervals_are_those_of_newcombe(one, other, low, high):
+    """Table II of his paper, method 10: counts of cells that are all there is."""
+    share, worth = np.array([[k / n] for k, n in (other, one)]), np.array([[n] for _, n in (other, one)])
+    found = _interval(share, worth, np.array([np.inf]))
+    assert np.ravel(found) == pytest.approx([low, high], abs=2e-4)
 
 
 @pytest.mark.parametrize(

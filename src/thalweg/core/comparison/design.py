@@ -27,7 +27,7 @@ class Design:
 
     @property
     def df(self) -> int:
-        """Residual degrees of freedom: units less blocks less one for the arm."""
+        """Residual degrees of freedom, which are the units less the blocks less one for the arm."""
         return len(self.arm) - self.n_blocks - 1
 
     @property

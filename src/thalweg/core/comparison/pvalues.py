@@ -12,7 +12,7 @@ Floats = NDArray[np.float64]
 
 
 def adjusted(p: ArrayLike) -> Floats:
-    """P values adjusted for their number, which bound the false discovery rate (Benjamini and Hochberg 1995).
+    """Adjust p values for their number, so that they bound the false discovery rate (Benjamini and Hochberg 1995).
 
     NaN stays NaN and does not count as a test.
 
@@ -34,11 +34,14 @@ def adjusted(p: ArrayLike) -> Floats:
 
 
 def combined(p: ArrayLike, axis: int = -1) -> Floats:
-    r"""One p value for several tests that may depend on each other: the Cauchy combination (Liu and Xie 2020).
+    r"""Combine several tests that may depend on each other into one p value: the Cauchy combination.
 
     The mean of :math:`\tan((1/2 - p_k) \pi)` is compared with a Cauchy distribution. Under any correlation this is
-    right for small p values. A p of exactly 1, as tests of few values give, would outweigh all others. Where there is
-    one, the smallest p times the number of tests is returned instead (Bonferroni).
+    right for small p values (Liu and Xie 2020). A p of exactly 1, as tests of few values give, would outweigh all
+    others. Where there is one, the smallest p times the number of tests is returned instead (Bonferroni).
+
+    *Reference.* Y. Liu, J. Xie, "Cauchy combination test: a powerful test with analytic p-value calculation under
+    arbitrary dependency structures", Journal of the American Statistical Association 2020.
 
     Parameters
     ----------
@@ -51,8 +54,6 @@ def combined(p: ArrayLike, axis: int = -1) -> Floats:
     ------
     InputError
         If a value lies outside [0, 1].
-
-    *Reference.* Y. Liu, J. Xie, "Cauchy combination test", Journal of the American Statistical Association 2020.
     """
     values = np.moveaxis(_probabilities(p), axis, -1)
     tested = ~np.isnan(values)
