@@ -83,7 +83,7 @@ def compare(
     condition_key
         The ``condition_key`` of the fit: one column of ``obs``, or several.
     groupby
-        Column of ``obs`` with the groups, such as cell types. Fates are among those at the last time of the arms.
+        Column of ``obs`` with the groups, such as cell types. Fates are among those at the last time of both arms.
     replicate_key
         Column of ``obs`` with the replicate of each cell. Without it there are no p values.
     reference
@@ -205,7 +205,7 @@ class _Fates:
         for i in tqdm(fitted, desc="replicates", disable=not settings.progress):
             unit = arms.units[i]
             share, n = first_fates(
-                self.stored, arms.course(unit), number[self.codes[unit.course]], len(terminal), self.n_neighbors,
+                self.stored, arms.course(unit), number[self.codes[arms.rows(unit)]], len(terminal), self.n_neighbors,
                 self.bandwidth, self.rng,
             )  # fmt: skip
             counts.append(share * n)

@@ -25,9 +25,10 @@ class Unit:
     replicate
         Number of the replicate.
     own
-        Rows of its cells.
+        Rows of its cells, but those of a shared baseline.
     course
-        Rows of the cells that it is fitted to: its own, and those of a shared baseline where it has none of its own.
+        Rows of the cells that it is fitted to: its own, and of the shared baseline those of the replicate, or all where
+        it has none there.
     """
 
     condition: int
@@ -69,10 +70,9 @@ class Arms:
         return np.unique(np.concatenate([self.cells.time[u.own] for u in self.units if u.condition == condition]))
 
     def last_cells(self) -> Rows:
-        """The cells of the last time of each arm."""
-        time, of = self.cells.time, self.cells.condition
-        last = [(of == c) & (time == time[of == c].max()) for c in (self.reference, self.other)]
-        return np.flatnonzero(last[0] | last[1])
+        """The cells of the last time at which both arms have some: there fates end, so that they can be compared."""
+        of = np.isin(self.cells.condition, (self.reference, self.other))
+        return np.flatnonzero(of & (self.cells.time == self.times[-1]))
 
     def at(self, unit: Unit, time: float) -> Rows:
         """The own cells of a unit at a time."""
@@ -108,9 +108,13 @@ class Arms:
         mean: Floats = weights @ values(rows) / weights.sum()
         return mean
 
+    def rows(self, unit: Unit) -> Rows:
+        """What a unit is fitted to: its course up to the last time of both arms."""
+        return unit.course[self.cells.time[unit.course] <= self.times[-1]]
+
     def course(self, unit: Unit) -> Cells:
-        """What a unit is fitted to, as a course of one condition."""
-        rows = unit.course
+        """The same as a course of one condition."""
+        rows = self.rows(unit)
         return replace(
             self.cells.take(rows), condition=np.zeros(len(rows), dtype=np.int64), conditions=(), within=None,
             withins=(), starts=(), origin=None, replicate=None,
@@ -150,20 +154,23 @@ def _units(cells: Cells, condition: int) -> list[Unit]:
         mine = of[label[of] == replicate]
         have = np.unique(cells.time[mine])
         borrowed = of[shared[of] & ~np.isin(cells.time[of], have)]
-        out.append(Unit(condition, replicate, mine, np.sort(np.concatenate([mine, borrowed]))))
+        out.append(Unit(condition, replicate, mine[~shared[mine]], np.sort(np.concatenate([mine, borrowed]))))
     return out
 
 
 def fitted_units(arms: Arms, names: NDArray[np.str_]) -> list[int]:
-    """Places of the units that have two times or more; others are named in a warning."""
-    out = []
+    """Places of the units that can have fates: of two times or more, the last one of both arms among them.
+
+    Others are named in a warning.
+    """
+    out, last = [], arms.times[-1]
     for i, unit in enumerate(arms.units):
-        times = np.unique(arms.cells.time[unit.course])
-        if len(times) > 1:
+        times = np.unique(arms.cells.time[arms.rows(unit)])
+        if len(times) > 1 and times[-1] == last:
             out.append(i)
             continue
         logger.warning(
-            "replicate %r of condition %r has cells of the time %g only: it has no flow, and its fates do not count",
-            names[unit.replicate], arms.cells.conditions[unit.condition], times[0],
+            "replicate %r of condition %r has cells of the times %s only, and fates need two times up to %g: it does "
+            "not count among them", names[unit.replicate], arms.cells.conditions[unit.condition], times.tolist(), last,
         )  # fmt: skip
     return out
