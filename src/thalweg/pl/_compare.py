@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PANELS = ("fates", "composition", "divergence", "genes")
-_LONGEST, _COLORED = 34, 8  # characters of a name; groups that have a colour
+_LONGEST, _COLORED = 24, 8  # characters of a line; groups that have a colour
 
 
 def compare(
@@ -113,8 +113,11 @@ def _chosen(panels: str | Sequence[str], found: dict[str, pd.DataFrame]) -> list
     return names
 
 
-def _short(name: str) -> str:
-    return textwrap.shorten(str(name), _LONGEST, placeholder=" …")
+def _lines(name: str) -> str:
+    """A name in lines that leave room for the figure; of a very long one, the start and the end."""
+    if len(name) > 2 * _LONGEST:
+        name = f"{name[:_LONGEST]} … {name[-_LONGEST // 2 :]}"
+    return textwrap.fill(name, _LONGEST)
 
 
 def _shifts(axes: Axes, table: pd.DataFrame, max_q: float) -> None:
@@ -124,7 +127,7 @@ def _shifts(axes: Axes, table: pd.DataFrame, max_q: float) -> None:
     axes.axvline(0, color=DARK, lw=0.6, zorder=0)
     axes.hlines(rows, table["low"], table["high"], color=list(tints), lw=1.2, zorder=1)
     axes.scatter(table["difference"], rows, c=list(tints), s=14, linewidths=0, zorder=2)
-    axes.set_yticks(rows, [_short(name) for name in table["group"]])
+    axes.set_yticks(rows, [_lines(name) for name in table["group"]])
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(table) - 0.4, -0.6)
     axes.locator_params(axis="x", nbins=5)
@@ -137,7 +140,7 @@ def _over_time(axes: Axes, table: pd.DataFrame, tints: dict[str, str], max_q: fl
     named = list(least.index[least <= max_q])[:_COLORED]
     for name, part in table.groupby("group", sort=False):
         tint = tints.get(str(name), DARK) if name in named else CONTEXT
-        label = _short(str(name)) if name in named else None
+        label = _lines(str(name)) if name in named else None
         axes.plot(part["time"], part["difference"], color=tint, lw=1.0, label=label, zorder=2 if name in named else 1)
         sure = part[part["q"] <= max_q]
         axes.scatter(sure["time"], sure["difference"], color=tint, s=12, linewidths=0, zorder=3)
@@ -150,7 +153,8 @@ def _apart(axes: Axes, table: pd.DataFrame, onset: float) -> None:
     axes.plot(table["time"], table["energy"], color=BLUE, label="both flows, same start cells")
     seen = table.dropna(subset=["replicates"])
     axes.plot(seen["time"], seen["replicates"], color=DARK, lw=0.8, ls=":", marker="o", ms=2.5, label="two replicates")
+    top = axes.get_ylim()[1]
     if np.isfinite(onset):
-        axes.axvline(onset, color=ORANGE, lw=0.8, label=f"onset, {onset:g}")
-    axes.set_ylim(bottom=0)
+        axes.vlines(onset, 0, top, color=ORANGE, lw=0.8, label=f"onset, {onset:g}")
+    axes.set_ylim(0, 1.4 * top)  # room for the legend
     legend(axes, inside=True)
