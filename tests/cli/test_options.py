@@ -51,7 +51,7 @@ def test_the_defaults_are_those_of_the_function(name):
     files = [word for file in COMMANDS[name].result.files if file.required for word in (file.flag, "x")]
     given = vars(parser.parse_args(["in.h5ad", *words, *files]))
     assert read(parser, options, given).keys() == set(required)
-    assert given.keys() == {"input", *required, *(file.name for file in COMMANDS[name].result.files)}
+    assert given.keys() == {"input", *required, *(file.place for file in COMMANDS[name].result.files)}
 
 
 def test_the_help_holds_the_text_and_the_default_of_every_parameter(name):
@@ -71,6 +71,13 @@ def test_a_text_elsewhere_is_looked_up():
     fit = parameter_texts(tw.tl.fit)
     assert fit["time_key"].startswith("Column of obs with the time of each cell")
     assert parameter_texts(tw.tl.assess)["baseline"] == fit["baseline"]
+
+
+def test_a_label_may_begin_with_a_dash():
+    parser, options = parser_of("fit")
+    words = ["in.h5ad", "--time-key", "day", "--output", "x", "--time-map=-1d=-1", "--time-map", "0d=0", "2d=2"]
+    given = read(parser, options, vars(parser.parse_args(words)))
+    assert given["time_map"] == {"-1d": -1.0, "0d": 0.0, "2d": 2.0}
 
 
 def test_a_parameter_that_no_words_can_write_is_refused():

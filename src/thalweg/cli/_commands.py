@@ -8,7 +8,7 @@ from pathlib import Path
 
 import thalweg as tw
 from thalweg.cli._options import Option, Parser, options_of, read
-from thalweg.cli._results import PAGE, SCORES, Done, Result, h5ad
+from thalweg.cli._results import PAGE, SCORES, Done, Result, Table, h5ad
 from thalweg.errors import InputError
 
 
@@ -35,9 +35,9 @@ COMMANDS = {
     "fit": Command("fit", "fit a flow and store it in the file", h5ad()),
     "interpolate": Command("interpolate", "predict the cells at any time", h5ad(new=True)),
     "velocity": Command("velocity", "write the velocity of every cell", h5ad()),
-    "fate": Command("fate", "write the probability of each fate for every cell", h5ad(table="fate_df")),
+    "fate": Command("fate", "write the probability of each fate for every cell", h5ad(Table("csv", "fate_df"))),
     "leave-one-out": Command("leave_one_out", "score methods on times that are left out", SCORES),
-    "assess": Command("assess", "say whether the trajectories can be trusted", h5ad(table="assessment_df")),
+    "assess": Command("assess", "say whether the trajectories can be trusted", h5ad(Table("csv", "assessment_df"))),
     "report": Command("assess", "write that and its evidence as a page with figures", PAGE),
 }
 _WRITTEN = (
@@ -80,7 +80,7 @@ def run(name: str, words: Sequence[str]) -> None:
     parser, options = parser_of(name)
     given = vars(parser.parse_args(words))
     arguments = read(parser, options, given)
-    files = {file.name: Path(given[file.name]) for file in result.files if given[file.name] is not None}
+    files = {file.name: Path(given[file.place]) for file in result.files if given[file.place] is not None}
     _check_files(Path(given["input"]), files, result)
     adata = tw.read_h5ad(given["input"])
     found = getattr(tw.tl, COMMANDS[name].verb)(adata, **arguments)

@@ -11,7 +11,7 @@ import pandas as pd
 
 import thalweg as tw
 from thalweg.cli._options import Parser
-from thalweg.cli._results import summary
+from thalweg.cli._summary import summary
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import thalweg as tw
@@ -28,6 +29,11 @@ class File(NamedTuple):
     def flag(self) -> str:
         """The option as it is written."""
         return f"--{self.name}"
+
+    @property
+    def place(self) -> str:
+        """Its name among the arguments that were given."""
+        return self.name.replace("-", "_")
 
 
 class Done(NamedTuple):
@@ -52,36 +58,51 @@ class Result:
         return next(file.suffixes for file in self.files if file.name == name)
 
 
-_CSV = File("csv", "also write a table of the result here")
+class Table(NamedTuple):
+    """An option for a table that a function of ``tw.get`` makes, with what the function is given beside its key."""
+
+    name: str
+    function: str
+    given: Mapping[str, Any] = MappingProxyType({})
+
+    @property
+    def file(self) -> File:
+        """The option."""
+        what = " ".join(map(str, self.given.values())) or "result"
+        return File(self.name, f"also write the table of the {what} here, as of tw.get.{self.function}")
+
+    def of(self, done: Done) -> pd.DataFrame:
+        """The table, of the key that was written."""
+        function = getattr(tw.get, self.function)
+        given = {**done.arguments, "key": done.arguments.get("key_added"), **self.given}
+        known = {name for name in inspect.signature(function).parameters if given.get(name) is not None}
+        frame: pd.DataFrame = function(done.found, **{name: given[name] for name in known})
+        return frame
 
 
-def h5ad(*, table: str | None = None, new: bool = False) -> Result:
-    """An AnnData, and the table that a function of ``tw.get`` makes of it; ``new`` if it has other cells."""
+def h5ad(*tables: Table, new: bool = False) -> Result:
+    """An AnnData, and tables of it; ``new`` if its cells are not those of the input."""
     output = File("output", "h5ad to write" + ("" if new else "; may be the input"), required=True)
 
     def write(done: Done) -> None:
         _write(done.files["output"], done.found.write_h5ad)
-        if table is not None and "csv" in done.files:
-            _write(done.files["csv"], lambda path: _table(table, done).to_csv(path, index=False))
+        for table in tables:
+            if table.name in done.files:
+                _csv(table.of(done), done.files[table.name])
 
-    return Result((output, _CSV) if table else (output,), write, keeps_input=not new)
+    return Result((output, *(table.file for table in tables)), write, keeps_input=not new)
 
 
-def _table(name: str, done: Done) -> pd.DataFrame:
-    """The table, of the key that was written."""
-    function = getattr(tw.get, name)
-    given = dict(done.arguments) | {"key": done.arguments.get("key_added")}
-    known = inspect.signature(function).parameters
-    frame: pd.DataFrame = function(
-        done.found, **{key: value for key, value in given.items() if key in known and value is not None}
-    )
-    return frame
+def _csv(frame: pd.DataFrame, path: Path) -> None:
+    _write(path, lambda part: frame.to_csv(part, index=False))
 
 
 def _scores(done: Done) -> None:
+    from thalweg.cli._summary import summary
+
     print(summary(done.found))
     if "csv" in done.files:
-        _write(done.files["csv"], lambda path: done.found.to_csv(path, index=False))
+        _csv(done.found, done.files["csv"])
     if "figure" in done.files:
         import matplotlib as mpl
 
@@ -120,30 +141,3 @@ def _write(path: Path, write: Callable[[Path], Any]) -> None:
     finally:
         part.unlink(missing_ok=True)
     print(f"{'replaced' if there else 'wrote'} {path}")
-
-
-def summary(scores: pd.DataFrame) -> str:
-    """Readable table of a leave-one-out: best method first, references among them, the floors last.
-
-    The sd is over seeds of the mean over held-out times, as the field reports it. ``W1`` is that of the cells of the
-    time before, ``both ends`` that of the default prediction, ``share`` how much of the way from copying to a fresh
-    sample it covers, the energy distance and the variance those of its sample.
-    """
-    figures = ["w1", "w1_both_ends", "energy_distance", "variance_ratio", "fit_seconds"]
-    per_seed = scores.groupby(["method", "seed"])[figures].mean()
-    mean, sd = per_seed.groupby("method").mean(), per_seed.groupby("method")["w1"].std()
-    times = scores.pivot_table(index="method", columns="time", values="w1")
-    table = pd.DataFrame(
-        {"W1": [f"{m:.3f}" + (f" ± {s:.3f}" if s == s else "") for m, s in zip(mean["w1"], sd, strict=True)]},
-        mean.index,
-    )
-    table["both ends"] = mean["w1_both_ends"].map("{:.3f}".format)
-    table["share"] = scores.groupby("method")["share"].mean().map(lambda s: f"{s:.0%}" if s == s else "")
-    for time in times.columns:
-        table[f"W1 at {time:g}"] = times[time].map("{:.3f}".format)
-    table["energy"] = mean["energy_distance"].map(lambda e: f"{e:.4f}" if e == e else "")
-    table["variance ratio"] = mean["variance_ratio"].map(lambda r: f"{r:.2f}" if r == r else "")
-    table["fit (s)"] = mean["fit_seconds"].map(lambda s: f"{s:.1f}" if s else "")
-    order = sorted(table.index, key=lambda name: (name.startswith("floor"), mean.loc[name, "w1"]))
-    text: str = table.loc[order].rename_axis(None).to_string()
-    return text
