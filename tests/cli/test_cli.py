@@ -107,6 +107,19 @@ def test_fate_writes_the_file_and_the_table(fitted, tmp_path):
     np.testing.assert_allclose(pd.read_csv(csv)["probability"], table["probability"])
 
 
+def test_compare_writes_its_tables(fitted, tmp_path):
+    out, files = tmp_path / "compared.h5ad", {name: tmp_path / f"{name}.csv" for name in ("fates", "composition")}
+    words = ["--condition-key", "arm", "--groupby", "type", "--replicate-key", "replicate", "--reference", "ctrl"]
+    words += ["--rng", "0", "--device", "cpu", "--output", str(out)]
+    words += [word for name, file in files.items() for word in (f"--{name}-csv", str(file))]
+    assert main(["compare", str(fitted), *words]) == 0
+    compared = ad.read_h5ad(out)
+    assert set(pd.read_csv(files["fates"])["arm"]) == {"KO"}
+    for name, file in files.items():
+        table = tw.get.compare_df(compared, name)
+        np.testing.assert_allclose(pd.read_csv(file)["difference"], table["difference"])
+
+
 def test_a_command_may_write_several_tables(fitted, tmp_path, monkeypatch):
     tables = [Table(f"{name}-csv", "fate_df", {"level": level}) for name, level in (("half", 0.5), ("all", 0.99))]
     monkeypatch.setitem(_commands.COMMANDS, "fate", _commands.Command("fate", "write fates", h5ad(*tables)))

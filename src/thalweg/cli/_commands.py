@@ -31,11 +31,13 @@ class Command:
     result: Result
 
 
+_COMPARED = [Table(f"{t}-csv", "compare_df", {"table": t}) for t in ("fates", "composition", "divergence", "genes")]
 COMMANDS = {
     "fit": Command("fit", "fit a flow and store it in the file", h5ad()),
     "interpolate": Command("interpolate", "predict the cells at any time", h5ad(new=True)),
     "velocity": Command("velocity", "write the velocity of every cell", h5ad()),
     "fate": Command("fate", "write the probability of each fate for every cell", h5ad(Table("csv", "fate_df"))),
+    "compare": Command("compare", "write what differs between the arms", h5ad(*_COMPARED)),
     "leave-one-out": Command("leave_one_out", "score methods on times that are left out", SCORES),
     "assess": Command("assess", "say whether the trajectories can be trusted", h5ad(Table("csv", "assessment_df"))),
     "report": Command("assess", "write that and its evidence as a page with figures", PAGE),
