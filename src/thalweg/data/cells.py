@@ -66,7 +66,7 @@ class Cells:
         With a baseline, the time from which each stratum has cells of its own.
     origin
         Row of the AnnData of each cell, shape ``(n,)``, where some cells stand in several conditions
-        (`thalweg.data.design`); None where each stands in one, in the order of the AnnData.
+        by a baseline; None where each stands in one, in the order of the AnnData.
     """
 
     x: Floats

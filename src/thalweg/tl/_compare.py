@@ -67,7 +67,7 @@ def compare(
 
     *Fates and composition.* Of the first cells of a unit, or of its cells at a time, a number is in each group. Shares
     of the arms are compared by a quasi-binomial F test whose dispersions are moderated over the groups
-    (`thalweg.core.comparison.quasi_binomial`; Lund et al. 2012), which speaks at three replicates.
+    (`thalweg.core.comparison.shares.quasi_binomial`; Lund et al. 2012), which speaks at three replicates.
 
     *When they part.* At each time the shares of the groups and the mean coordinates of the units (Smyth 2004), both
     less what the unit had at its first time, are tested and the p values combined (Liu & Xie 2020). The onset is the
