@@ -145,6 +145,31 @@ def test_a_replicate_of_one_day_has_no_fate(small, caplog):
     assert "replicate 'r3' of condition 'control' has cells of the times [1.0] only" in caplog.text
 
 
+def test_samples_of_one_day_each_have_shares_but_no_fates(small, caplog):
+    small.obs["sample"] = small.obs["day"].astype(str) + small.obs["replicate"].astype(str)
+    cells = small[small.obs["condition"] != "baseline"].copy()
+    tw.tl.fit(cells, "time", method="otcfm", config=QUICK, **(FIT | {"baseline": None}))
+    tw.tl.compare(cells, "condition", "cell_type", replicate_key="sample", rng=0)
+    assert "number them alike at each time" in caplog.text
+    table = tw.get.compare_df(cells)
+    assert table["p"].isna().all()
+    assert table[["share", "share_reference"]].sum().tolist() == pytest.approx([1, 1])
+    assert tw.get.compare_df(cells, "composition")["p"].notna().any()
+
+
+def test_the_reference_is_fitted_once_for_all_arms(small, caplog):
+    third = small[small.obs["condition"] == "knock-out"].copy()
+    third.obs["condition"] = "rescue"
+    third.obs_names = [f"{name}-rescue" for name in third.obs_names]
+    several = anndata.concat([small, third])
+    tw.tl.fit(several, "time", method="otcfm", config=QUICK, **FIT)
+    caplog.clear()
+    with caplog.at_level("INFO", "thalweg"):
+        tw.tl.compare(several, "condition", "cell_type", replicate_key="replicate", reference="control", rng=0)
+    assert caplog.text.count("otcfm: 5 steps") == 9  # of three arms
+    assert set(tw.get.compare_df(several)["arm"]) == {"knock-out", "rescue"}
+
+
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [

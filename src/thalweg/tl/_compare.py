@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,7 +32,7 @@ from thalweg.tl._comparison.tables import (
     shares_table,
     with_q,
 )
-from thalweg.tl._comparison.units import Arms, fitted_units, make_arms
+from thalweg.tl._comparison.units import Arms, Unit, fitted_units, make_arms
 from thalweg.tl._fates.anew import first_fates
 from thalweg.tl._stored.reading import cells_of
 
@@ -185,7 +185,8 @@ def compare(
 class _Fates:
     """Makes the table of fates of two arms, of which each unit is fitted again.
 
-    ``codes`` and ``groups`` are those of all cells; the rest are options of `compare`.
+    ``codes`` and ``groups`` are those of all cells, ``done`` the fates of units by their cells and the fates they have,
+    for the reference is compared with each arm; the rest are options of `compare`.
     """
 
     stored: Stored
@@ -194,6 +195,7 @@ class _Fates:
     n_neighbors: int
     bandwidth: float | None
     rng: np.random.Generator
+    done: dict[tuple[bytes, bytes], tuple[Floats, int]] = field(default_factory=dict)
 
     def __call__(self, arms: Arms, names: NDArray[np.str_]) -> pd.DataFrame:
         """A row for each fate. ``names`` are those of the replicates."""
@@ -202,16 +204,30 @@ class _Fates:
         number = np.full(len(self.groups) + 1, -1)  # the last entry is that of no group
         number[terminal] = np.arange(len(terminal))
         fitted, counts, totals = fitted_units(arms, names), [], []
+        if len(set(arms.arm[fitted].tolist())) < 2:
+            logger.warning(
+                "an arm has no replicate with cells of two times, so fates have no p values. If every time has samples "
+                "of its own, number them alike at each time ('1', '2', '3'): which of them go together does not matter"
+            )
+            arms = make_arms(replace(arms.cells, replicate=None), arms.reference, arms.other)
+            fitted = list(range(len(arms.units)))
         for i in tqdm(fitted, desc="replicates", disable=not settings.progress):
-            unit = arms.units[i]
-            share, n = first_fates(
-                self.stored, arms.course(unit), number[self.codes[arms.rows(unit)]], len(terminal), self.n_neighbors,
-                self.bandwidth, self.rng,
-            )  # fmt: skip
+            share, n = self._of(arms, arms.units[i], number)
             counts.append(share * n)
             totals.append(n)
         found = Shares(np.stack(counts), np.array(totals, dtype=np.float64), arms.arm[fitted])
         return with_q(shares_table(found, [self.groups[k] for k in terminal.tolist()]))
+
+    def _of(self, arms: Arms, unit: Unit, number: NDArray[np.int64]) -> tuple[Floats, int]:
+        """Share of the first cells of a unit that each fate has, and how many cells these are."""
+        rows = arms.rows(unit)
+        key = rows.tobytes(), number.tobytes()
+        if key not in self.done:
+            self.done[key] = first_fates(
+                self.stored, arms.course(unit), number[self.codes[rows]], int(number.max()) + 1, self.n_neighbors,
+                self.bandwidth, self.rng,
+            )  # fmt: skip
+        return self.done[key]
 
 
 def _check_conditions(stored: Stored, condition_key: Columns) -> None:
