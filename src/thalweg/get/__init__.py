@@ -8,6 +8,7 @@ from thalweg.get._flow_df import flow_df
 from thalweg.get._genes import drivers_df, growth_df
 from thalweg.get._get import history, intervals, reconstruction_df
 from thalweg.get._populations import populations
+from thalweg.get._replicates import replicate_scores_df
 from thalweg.get._transitions import couplings, fate_df, transition_df
 from thalweg.get._velocity_grid import velocity_grid
 
@@ -25,6 +26,7 @@ __all__ = [
     "intervals",
     "populations",
     "reconstruction_df",
+    "replicate_scores_df",
     "transition_df",
     "velocity_grid",
 ]

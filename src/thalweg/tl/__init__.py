@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from thalweg.tl._gene_trends import gene_trends
     from thalweg.tl._interpolate import interpolate
     from thalweg.tl._leave_one_out import leave_one_out
+    from thalweg.tl._leave_one_replicate_out import leave_one_replicate_out
     from thalweg.tl._log_likelihood import log_likelihood
     from thalweg.tl._next_time import next_time
     from thalweg.tl._trajectories import trajectories
@@ -47,6 +48,7 @@ __all__ = [
     "gene_trends",
     "interpolate",
     "leave_one_out",
+    "leave_one_replicate_out",
     "log_likelihood",
     "next_time",
     "trajectories",
