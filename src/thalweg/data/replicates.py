@@ -129,6 +129,21 @@ def over_replicates(values: Floats, weights: Floats) -> tuple[Floats, Spread]:
     return mean, Spread(variance, freedom)
 
 
+def over_draws(values: Floats, n_replicates: int | None = None) -> Spread:
+    """The spread of an estimate over draws of the cells or models, shape ``(n_draws, ...)``.
+
+    Draws of few replicates know their variance no better than these do, however many draws there are.
+    """
+    unknown = 1 / (len(values) - 1) + (0 if n_replicates is None else 1 / (n_replicates - 1))
+    return Spread(values.var(0, ddof=1), np.full(values.shape[1:], 1 / unknown))
+
+
+def fewest_replicates(replicate: Rows, time: Floats) -> int:
+    """Of all times that have two or more; two where none has."""
+    found = [len(np.unique(replicate[time == t])) for t in np.unique(time)]
+    return min((n for n in found if n > 1), default=2)
+
+
 def half_width(spreads: Iterable[Spread], level: float) -> Floats:
     """Half of the interval of an estimate whose error has several parts (Welch 1947)."""
     from scipy.stats import t as student

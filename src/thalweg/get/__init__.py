@@ -4,6 +4,7 @@ from thalweg.get._assessment import assessment_df
 from thalweg.get._calibration import calibration_df
 from thalweg.get._cellrank import cellrank_kernel
 from thalweg.get._colors import colors
+from thalweg.get._fate_shares import fate_shares_df
 from thalweg.get._flow_df import flow_df
 from thalweg.get._genes import drivers_df, growth_df
 from thalweg.get._get import history, intervals, reconstruction_df
@@ -20,6 +21,7 @@ __all__ = [
     "couplings",
     "drivers_df",
     "fate_df",
+    "fate_shares_df",
     "flow_df",
     "growth_df",
     "history",

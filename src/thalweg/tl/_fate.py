@@ -15,6 +15,7 @@ from thalweg.core.neighbours import check_neighbours
 from thalweg.data.cells import Cells, Floats
 from thalweg.data.entries import find_fit
 from thalweg.data.fates import draws_frame
+from thalweg.data.replicates import read_replicates
 from thalweg.data.times import obs_column
 from thalweg.data.writing import writable
 from thalweg.errors import InputError
@@ -51,6 +52,7 @@ def fate(
     stochastic: bool | float | None = None,
     n_steps: int = 25,
     n_draws: int | None = None,
+    replicate_key: str | None = None,
     key_added: str | None = None,
     rng: Rng = None,
     random_state: Rng = None,
@@ -110,6 +112,10 @@ def fate(
         how far fates depend on the cells that happened to be measured. Eight are enough for intervals; each takes as
         long as the fates themselves. By default as many as the fit has models with ``resample=True``, else none. For
         ``kind="flow"`` the models of the fit are the draws.
+    replicate_key
+        Column of ``obs`` with the replicate of each cell: the draws weigh whole replicates, so that they tell how far
+        other replicates would have other fates. For ``kind="plan"`` with draws; models of the fit have replicates from
+        ``replicate_key`` of `fit`.
     key_added
         Key to write; ``"fate_<groupby>"`` by default.
     rng, random_state
@@ -154,7 +160,7 @@ def fate(
     check_samples(n_samples)
     _check_kind(kind, stored)
     along_plans = _along_plans(kind, stored, stochastic)
-    _check_draws(n_draws, along_plans)
+    n = _number_of_draws(n_draws, replicate_key, along_plans, stored)
     cells, noise = stored.alive(cells_of(adata, stored)), make_noise(stored.process, stochastic, generator)
     column = obs_column(adata, groupby, "groupby")
     groups = _groups(column, cells, terminal, groupby)
@@ -163,8 +169,8 @@ def fate(
     n_futures = n_samples if noise and not along_plans else 1
     ends = codes, len(groups), n_neighbors, bandwidth
     if along_plans:
-        n = (len(members(stored.flow)) if stored.resampled else 0) if n_draws is None else n_draws
-        found = with_draws(lambda c: PlanFates(stored.process, c, *ends, stored.counted)(), cells, n, generator)
+        course = cells if replicate_key is None else _with_replicates(adata, cells, replicate_key)
+        found = with_draws(lambda c: PlanFates(stored.process, c, *ends, stored.counted)(), course, n, generator)
     else:
         course = cells if stored.counted else replace(cells, rates=None, lost=None, arrived=None)
         carriers = [Carrier(flow, course, noise, Integrator(n_steps=n_steps)) for flow in members(stored.process)]
@@ -212,16 +218,30 @@ def _write(out: AnnData, name: str, found: Found, groups: list[str]) -> None:
         out.obsm[f"{name}_draws"] = draws_frame(found.draws, groups, out.obs_names)
 
 
-def _check_draws(n_draws: int | None, along_plans: bool) -> None:
-    if n_draws is None:
-        return
-    if isinstance(n_draws, bool) or not isinstance(n_draws, int | np.integer) or n_draws < 0:
+def _number_of_draws(n_draws: int | None, replicate_key: str | None, along_plans: bool, stored: Stored) -> int:
+    """Draws of the cells for plans; none for fates of another kind."""
+    if n_draws is not None and (isinstance(n_draws, bool) or not isinstance(n_draws, int | np.integer) or n_draws < 0):
         raise InputError(f"n_draws must be a whole number of draws, 0 or more, found {n_draws!r}.")
     if n_draws and not along_plans:
         raise InputError(
             f"n_draws={n_draws} draws cells for plans (kind='plan', the default of 'usb'); fates of kind='flow' "
             "have the models of the fit as draws: tw.tl.fit(n_models=5, resample=True)."
         )
+    n = n_draws or (len(members(stored.flow)) if n_draws is None and stored.resampled and along_plans else 0)
+    if replicate_key is not None and not n:
+        raise InputError(
+            f"replicate_key={replicate_key!r} needs draws of the plans (kind='plan', n_draws=20, say). Fates of "
+            "kind='flow' have the models of tw.tl.fit(n_models=5, resample=True, replicate_key=...)."
+        )
+    return n
+
+
+def _with_replicates(adata: AnnData, cells: Cells, key: str) -> Cells:
+    """The course with the replicates of its cells."""
+    replicate, names = read_replicates(adata, key)
+    course = replace(cells, replicate=replicate[cells.sources], replicate_names=names)
+    course.remark_on_replicates()
+    return course
 
 
 def _along_plans(kind: str | None, stored: Stored, stochastic: bool | float | None) -> bool:
