@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
-_NEARLY_NONE, _LIGHTEST = 0.1, 1e-6  # of two replicates one has nearly all; no weight is zero
+_NEARLY_NONE, _LIGHTEST = 0.04, 1e-6  # of two replicates one has nearly all; no weight is zero
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,8 @@ class Cells:
             if len(parts) < 2:
                 continue
             shape = max(len(parts) - 2, _NEARLY_NONE) / len(parts)
-            drawn = np.clip(rng.standard_gamma(shape, len(parts)), _LIGHTEST, None)
+            drawn = rng.standard_gamma(shape, len(parts))
+            drawn = np.clip(drawn / drawn.sum(), _LIGHTEST, None)
             draw[self.sources[rows]] = 1.0
             for part, weight in zip(parts, drawn * len(parts) / drawn.sum(), strict=True):
                 draw[self.sources[part]] = weight

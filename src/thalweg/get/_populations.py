@@ -99,8 +99,8 @@ def _with_limits(found: pd.DataFrame, cells: pd.DataFrame, keys: list[str], leve
     """The shares with their intervals over replicates."""
     found = found.assign(n_replicates=0, lower=np.nan, upper=np.nan)
     alone = []
-    for place, rows in found.groupby(keys).groups.items():
-        names = found.loc[rows, "group"]
+    for place, part in found.groupby(keys):
+        rows, names = part.index, part["group"]
         here = cells[(cells[keys] == list(place)).all(axis=1)]
         table = here.pivot_table(index="replicate", columns="group", values="weight", aggfunc="sum", fill_value=0.0)
         table = table.reindex(columns=names, fill_value=0.0)
