@@ -115,3 +115,16 @@ def test_a_single_cell_is_no_replicate(caplog):
     adata.obs.iloc[[0, 130, 250], adata.obs.columns.get_loc("mouse")] = "m1"
     tw.tl.fit(adata, "time", method="otcfm", replicate_key="mouse", config=SHORT, rng=0)
     assert WARNING not in caplog.text
+
+
+def test_the_share_has_its_interval_over_replicates():
+    """The scores are the same; where replicates lie apart, the interval is wider, and one replicate has none."""
+    adata = course(1.0)
+    keys = {"methods": "otcfm", "n_seeds": 1, "config": SHORT}
+    plain = tw.tl.leave_one_out(adata, "time", **keys).set_index("method").loc["otcfm"]
+    named = tw.tl.leave_one_out(adata, "time", replicate_key="mouse", **keys).set_index("method").loc["otcfm"]
+    assert named[["w1", "w1_both_ends", "share"]].equals(plain[["w1", "w1_both_ends", "share"]])
+    assert named["share_high"] - named["share_low"] > 1.5 * (plain["share_high"] - plain["share_low"])
+    adata.obs["mouse"] = "only"
+    alone = tw.tl.leave_one_out(adata, "time", replicate_key="mouse", **keys).set_index("method").loc["otcfm"]
+    assert alone[["share_low", "share_high"]].isna().all()
