@@ -65,7 +65,7 @@ def test_time_course_over_replicates_has_whiskers_that_are_their_intervals(cells
         assert bars.get_label() == name
         line, _, (whiskers,) = bars
         np.testing.assert_allclose(line.get_ydata(orig=False), own["share"])
-        ends = [segment[:, 1].tolist() for segment in whiskers.get_segments()][:2]
+        ends = [segment[:, 1].tolist() for segment in whiskers.get_segments()[:2]]
         np.testing.assert_allclose(
             np.array(ends, dtype=float), own[["lower", "upper"]].to_numpy()[:2]
         )  # one mouse at time 3: no whisker
