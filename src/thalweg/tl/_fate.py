@@ -169,8 +169,8 @@ def fate(
     n_futures = n_samples if noise and not along_plans else 1
     ends = codes, len(groups), n_neighbors, bandwidth
     if along_plans:
-        course = cells if replicate_key is None else _with_replicates(adata, cells, replicate_key)
-        found = with_draws(lambda c: PlanFates(stored.process, c, *ends, stored.counted)(), course, n, generator)
+        cells = _with_replicates(adata, cells, replicate_key)
+        found = with_draws(lambda c: PlanFates(stored.process, c, *ends, stored.counted)(), cells, n, generator)
     else:
         course = cells if stored.counted else replace(cells, rates=None, lost=None, arrived=None)
         carriers = [Carrier(flow, course, noise, Integrator(n_steps=n_steps)) for flow in members(stored.process)]
@@ -236,8 +236,10 @@ def _number_of_draws(n_draws: int | None, replicate_key: str | None, along_plans
     return n
 
 
-def _with_replicates(adata: AnnData, cells: Cells, key: str) -> Cells:
-    """The course with the replicates of its cells."""
+def _with_replicates(adata: AnnData, cells: Cells, key: str | None) -> Cells:
+    """The course with the replicates of its cells, where they are named."""
+    if key is None:
+        return cells
     replicate, names = read_replicates(adata, key)
     course = replace(cells, replicate=replicate[cells.sources], replicate_names=names)
     course.remark_on_replicates()

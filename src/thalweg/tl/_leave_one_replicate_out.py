@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -132,10 +133,8 @@ def leave_one_replicate_out(
     with tqdm(
         total=len(folds) * len(chosen) * n_seeds, desc="leave a replicate out", disable=not settings.progress
     ) as bar:
-        for fold in folds:
-            for method in chosen.values():
-                for seed in seeds:
-                    rows += fold.rows(method, trial, seed)
-                    bar.update()
+        for fold, method, seed in product(folds, chosen.values(), seeds):
+            rows += fold.rows(method, trial, seed)
+            bar.update()
     table = pd.DataFrame(rows, columns=["replicate", "condition", *COLUMNS[1:]] if cells.stratum_names else COLUMNS)
     return table.sort_values(["replicate", "time"], kind="stable", ignore_index=True)
