@@ -201,7 +201,7 @@ def test_the_guide_from_counts(course):
     np.testing.assert_array_equal(names["adata"].layers["counts"], counts[:, (counts > 0).sum(0) >= 5])
 
 
-@pytest.mark.parametrize("page", ["gpu", "replicates", "reproducibility", "snapshots", "trust"])
+@pytest.mark.parametrize("page", ["gpu", "replicates", "reproducibility", "snapshots", "terminal_states", "trust"])
 def test_the_short_guides(course, page):
     course.var_names = ["Gata1", *course.var_names[1:]]
     course.obs["cell_type"] = course.obs["branch"]
@@ -223,6 +223,14 @@ def test_the_guide_to_cellrank(course):
     np.testing.assert_allclose(fates.sum(axis=1), 1, atol=1e-6)
     assert list(fates.columns) == list(own.columns)
     assert np.corrcoef(fates[~last].to_numpy().ravel(), own[~last].to_numpy().ravel())[0, 1] > 0.5
+
+
+def test_the_guide_to_new_cells(course):
+    names: dict[str, object] = {}
+    _run(DOCS / "guide" / "new_cells.md", names)
+    new, later = names["new"], names["later"]
+    assert 0 < new.obs["outside"].mean() < 0.1
+    assert set(later.obs["source"]) <= set(names["inside"].obs_names)
 
 
 # Notebooks

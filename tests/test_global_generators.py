@@ -55,6 +55,7 @@ def _with_mice(adata: AnnData) -> AnnData:
 DRAWS: dict[str, Callable[[AnnData], object]] = {
     "tl.fit": lambda a: [tw.tl.fit(a, "time", method=m, rng=0, config=QUICK) for m in ("otcfm", "uam", "eam", "fm")],
     "tl.fate": lambda a: tw.tl.fate(a, "branch", stochastic=True, n_samples=2, rng=0),
+    "tl.terminal_states": lambda a: tw.tl.terminal_states(a, n_draws=2, rng=0),
     "tl.gene_trends": _fate_trends,
     "tl.interpolate": lambda a: tw.tl.interpolate(a, 1.5, stochastic=True, rng=0),
     "tl.leave_one_out": lambda a: tw.tl.leave_one_out(a, "time", methods="otcfm", times=[1], n_seeds=1, config=QUICK),
@@ -67,6 +68,7 @@ DRAWS: dict[str, Callable[[AnnData], object]] = {
     "tl.log_likelihood": lambda a: tw.tl.log_likelihood(a, trace="hutchinson", rng=0),
     "tl.trajectories": lambda a: tw.tl.trajectories(a, 5, stochastic=True, rng=0),
     "tl.transition": lambda a: tw.tl.transition(a, stochastic=True, n_samples=2, rng=0),
+    "datasets.experiment": lambda a: tw.datasets.experiment(n_cells=4, rng=0),
     "datasets.toggle_switch": lambda a: tw.datasets.toggle_switch(40, rng=0),
     "datasets.simulated": lambda a: tw.datasets.simulated(60, n_genes=120, n_pcs=5, n_futures=2, rng=0),
     "training.train": lambda a: _train(),

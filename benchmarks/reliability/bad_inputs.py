@@ -100,6 +100,34 @@ def another_pca_after_the_fit(folder: Path) -> None:
     tw.tl.velocity(adata)
 
 
+def _new_cells(change: Callable[[AnnData], object]) -> None:
+    reference, new = (tw.datasets.simulated(n, n_futures=0, rng=0) for n in (1000, 200))
+    with logged():
+        tw.tl.fit(reference, "time", check=False, **PLAIN)
+    change(new)
+    tw.tl.map_query(new, reference)
+
+
+def new_cells_with_a_pca_of_their_own(folder: Path) -> None:
+    _new_cells(lambda new: None)
+
+
+def new_cells_of_another_normalisation(folder: Path) -> None:
+    def change(new: AnnData) -> None:
+        del new.obsm["X_pca"]
+        new.X = np.log1p(3 * np.expm1(new.X))
+
+    _new_cells(change)
+
+
+def new_cells_of_another_batch(folder: Path) -> None:
+    def change(new: AnnData) -> None:
+        del new.obsm["X_pca"]
+        new.X = new.X + 0.3 * np.random.default_rng(0).standard_normal(new.n_vars)
+
+    _new_cells(change)
+
+
 def log_normalised_with_nan(folder: Path) -> None:
     x = np.log1p(np.random.default_rng(0).poisson(1.0, (90, 50))).astype(np.float32)
     x[[4, 9], 7] = np.nan
@@ -132,6 +160,9 @@ INPUTS: dict[str, Callable[[Path], None]] = {
     "a replicate of one day": a_replicate_of_one_day,
     "replicates of one day": replicates_of_one_day,
     "another PCA after the fit": another_pca_after_the_fit,
+    "new cells with a PCA of their own": new_cells_with_a_pca_of_their_own,
+    "new cells of another normalisation": new_cells_of_another_normalisation,
+    "new cells of another batch": new_cells_of_another_batch,
     "a view": a_view,
     "log-normalised X with NaN": log_normalised_with_nan,
     "a wrong key": a_wrong_key,

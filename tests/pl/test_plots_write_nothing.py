@@ -58,4 +58,4 @@ def test_nothing_is_written(name, cells, paths, scores, trends, tmp_path, monkey
 
 def test_every_plot_is_in_the_list():
     of_a_fit = {"history", "interpolation", "reconstruction", "write_animation"}  # their own tests read only
-    assert set(PLOTS) | of_a_fit | {"assess", "next_time"} == set(tw.pl.__all__)
+    assert set(PLOTS) | of_a_fit | {"assess", "compare", "next_time"} == set(tw.pl.__all__)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from thalweg.core import (
         action,
+        comparison,
         contrastive,
         couplings,
         dispersive,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "action",
+    "comparison",
     "contrastive",
     "couplings",
     "dispersive",

@@ -88,10 +88,12 @@ def _remark(found: pd.DataFrame, sized: bool) -> None:
         f"; masses to {100 * found['mass_error'].max():.1f} %" if sized else "; masses are relative, without sizes",
     )  # fmt: skip
     bad = found[(found["w1"] > BAD * found["floor"]) & (found["w1"] > WORTH * found["still"])]
-    if len(bad):
-        logger.warning(
-            "the flow does not return the populations at time %s, which it was trained on: W1 %s, where two halves of "
-            "the real cells have %s and the first population as it is %s. Train longer (config.max_steps), or check "
-            "that times and conditions are right; tw.pl.reconstruction shows it",
-            *(", ".join(f"{v:.3g}" for v in bad[name]) for name in ("time", "w1", "floor", "still")),
-        )  # fmt: skip
+    for name, rows in bad.groupby("condition") if "condition" in bad else [("", bad)]:
+        if len(rows):
+            logger.warning(
+                "the flow does not return the populations%s at time %s, which it was trained on: W1 %s, where two "
+                "halves of the real cells have %s and the first population as it is %s. Train longer "
+                "(config.max_steps), or check that times and conditions are right; tw.pl.reconstruction shows it",
+                f" of {name!r}" if name else "",
+                *(", ".join(f"{v:.3g}" for v in rows[column]) for column in ("time", "w1", "floor", "still")),
+            )  # fmt: skip

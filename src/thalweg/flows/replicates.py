@@ -48,9 +48,9 @@ def apart(cells: Cells, rng: np.random.Generator) -> Apart:
     within, between = [], []
     for condition in cells.strata:
         populations = [cells.rows(t, condition) for t in cells.times_of(condition).tolist()]
-        between += [_distance(cells, a, b, rng) for a, b in pairwise(populations)]
+        between += [distance(cells, a, b, rng) for a, b in pairwise(populations)]
         for rows in populations:
-            within += [_distance(cells, a, b, rng) for a, b in combinations(cells.replicates(rows), 2)]
+            within += [distance(cells, a, b, rng) for a, b in combinations(cells.replicates(rows), 2)]
     return Apart(*(float(np.mean(found)) if found else float("nan") for found in (within, between)))
 
 
@@ -69,7 +69,7 @@ def warn_if_apart(cells: Cells) -> None:
         )  # fmt: skip
 
 
-def _distance(cells: Cells, one: Rows, other: Rows, rng: np.random.Generator) -> float:
+def distance(cells: Cells, one: Rows, other: Rows, rng: np.random.Generator) -> float:
     """Energy distance of two populations, less what sampling adds to it."""
     x, y = (cells.x[rng.permutation(rows)[:_LARGEST]] for rows in (one, other))
     spare = sum(_mean_distance(z) / len(z) for z in (x, y) if len(z) > 1)

@@ -2,6 +2,7 @@
 
 from thalweg.pl._animation import animation, write_animation
 from thalweg.pl._assess import assess
+from thalweg.pl._compare import compare
 from thalweg.pl._drivers import drivers
 from thalweg.pl._fate import fate
 from thalweg.pl._fate_calibration import fate_calibration
@@ -20,6 +21,7 @@ from thalweg.pl._velocity import velocity
 __all__ = [
     "animation",
     "assess",
+    "compare",
     "drivers",
     "fate",
     "fate_calibration",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from thalweg.tl._ancestors import ancestors
     from thalweg.tl._assess import assess
     from thalweg.tl._choose import choose
+    from thalweg.tl._compare import compare
     from thalweg.tl._decode import decode
     from thalweg.tl._descendants import descendants
     from thalweg.tl._drivers import drivers
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from thalweg.tl._leave_one_out import leave_one_out
     from thalweg.tl._leave_one_replicate_out import leave_one_replicate_out
     from thalweg.tl._log_likelihood import log_likelihood
+    from thalweg.tl._map_query import map_query
     from thalweg.tl._next_time import next_time
+    from thalweg.tl._terminal_states import terminal_states
     from thalweg.tl._trajectories import trajectories
     from thalweg.tl._transition import transition
     from thalweg.tl._velocity import velocity
@@ -40,6 +43,7 @@ __all__ = [
     "ancestors",
     "assess",
     "choose",
+    "compare",
     "decode",
     "descendants",
     "drivers",
@@ -50,7 +54,9 @@ __all__ = [
     "leave_one_out",
     "leave_one_replicate_out",
     "log_likelihood",
+    "map_query",
     "next_time",
+    "terminal_states",
     "trajectories",
     "transition",
     "velocity",

@@ -12,10 +12,8 @@ import pandas as pd
 from thalweg._random import Rng, resolve_rng
 from thalweg._settings import logger
 from thalweg.core.neighbours import check_neighbours
-from thalweg.data.cells import Cells, Floats
+from thalweg.data.cells import Cells, Rows
 from thalweg.data.entries import find_fit
-from thalweg.data.fates import draws_frame
-from thalweg.data.replicates import read_replicates
 from thalweg.data.times import obs_column
 from thalweg.data.writing import writable
 from thalweg.errors import InputError
@@ -23,9 +21,11 @@ from thalweg.flows.carry import Carrier, make_noise
 from thalweg.flows.ensemble import members
 from thalweg.flows.running import Integrator, check_samples
 from thalweg.flows.store import Stored, load_fit
+from thalweg.tl._fates.absorbing import Numbers, check_free, holding
 from thalweg.tl._fates.deaths import died
 from thalweg.tl._fates.futures import Fates, Found, over_models, with_draws
 from thalweg.tl._fates.plans import PlanFates
+from thalweg.tl._fates.writing import write_fates
 from thalweg.tl._stored.reading import cells_of
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def fate(
     key: str = "thalweg",
     kind: Literal["plan", "flow"] | None = None,
     terminal: Sequence[str] | None = None,
+    absorbing: bool | Sequence[str] = False,
     include_died: bool = False,
     condition: str | None = None,
     n_samples: int = 20,
@@ -83,7 +84,8 @@ def fate(
     adata
         AnnData with a fit.
     groupby
-        Column of ``obs`` with the groups, such as cell types. Only those at the last time matter.
+        Column of ``obs`` with the groups, such as cell types. Only those at the last time matter, and ``absorbing``
+        ones.
     key
         Key of ``uns`` with the fit.
     kind
@@ -91,6 +93,12 @@ def fate(
     terminal
         Groups to end in; by default all groups present at the last time. The probabilities are then those of a cell
         that ends in one of them.
+    absorbing
+        Groups that hold cells wherever they occur, such as a state that dies out, or one that was sampled early only.
+        A cell of such a group has that fate for certain at any time, and cells before it that become one end there;
+        with ``kind="flow"`` each future is looked up at every observed time, and the share of the kernel on absorbing
+        cells ends there. Descendants count as they enter the group. True takes all groups of ``terminal``; without it
+        all groups of ``groupby``, as after `terminal_states`. By default none.
     include_died
         Add the column ``"died"``: the probability that the lineage of a cell ends before the last time, because its
         state vanishes, or by the rates of a fit with ``death_key``. The other columns are then the probabilities that
@@ -131,7 +139,7 @@ def fate(
 
     ``adata.obsm[key_added]`` : DataFrame, float64
         A column for each terminal group; the rows sum to one. A cell of the last time that belongs to a terminal group
-        has that fate for certain.
+        has that fate for certain, as has a cell of an absorbing group at any time.
     ``adata.obs[key_added]`` : category
         The most probable group, with the colours of ``groupby`` in ``uns``.
     ``adata.obs[key_added + "_confidence"]`` : float
@@ -152,37 +160,35 @@ def fate(
     MissingKeyError
         If there is no fit under ``key`` or no column ``groupby``.
     InputError
-        If a group of ``terminal`` has no cell at the last time, no group is there, a name holds ``"/"`` (files cannot
-        hold it), or an option cannot be used.
+        If a group of ``terminal`` has no cell at the last time and is not absorbing, an absorbing one has no cell, no
+        group is there, a name holds ``"/"`` (files cannot hold it), or an option cannot be used.
     """
     generator, stored = resolve_rng(rng, random_state), load_fit(find_fit(adata, key), key, device)
     check_neighbours(n_neighbors, bandwidth)
     check_samples(n_samples)
-    _check_kind(kind, stored)
     along_plans = _along_plans(kind, stored, stochastic)
     n = _number_of_draws(n_draws, replicate_key, along_plans, stored)
-    cells, noise = stored.alive(cells_of(adata, stored)), make_noise(stored.process, stochastic, generator)
+    cells, noise = _cells(adata, stored, replicate_key), make_noise(stored.process, stochastic, generator)
     column = obs_column(adata, groupby, "groupby")
-    groups = _groups(column, cells, terminal, groupby)
+    groups, held = _groups(column, cells, terminal, absorbing, groupby)
     codes = pd.Categorical(column.astype(str).where(column.notna()), categories=groups).codes.astype(np.int64)
-    codes, arm = codes[cells.sources], _arm(cells, condition)
-    n_futures = n_samples if noise and not along_plans else 1
-    ends = codes, len(groups), n_neighbors, bandwidth
+    n_futures, arm = n_samples if noise and not along_plans else 1, _arm(cells, condition)
+    ends = codes[cells.sources], len(groups), n_neighbors, bandwidth, held
     if along_plans:
-        cells = _with_replicates(adata, cells, replicate_key)
         found = with_draws(lambda c: PlanFates(stored.process, c, *ends, stored.counted)(), cells, n, generator)
     else:
         course = cells if stored.counted else replace(cells, rates=None, lost=None, arrived=None)
         carriers = [Carrier(flow, course, noise, Integrator(n_steps=n_steps)) for flow in members(stored.process)]
         found = over_models([Fates(c, n_futures, *ends)() for c in carriers])
     if include_died:
-        found, groups = _with_died(found, groups, Carrier(stored.process, cells), n_neighbors, bandwidth)
+        found, groups = _with_died(found, groups, Carrier(stored.process, cells), ends[0], *ends[2:])
     name, out = key_added or f"fate_{groupby}", writable(adata, copy)
-    _write(out, name, found.merged(cells, arm), groups)
+    write_fates(out, name, found.merged(cells, arm), groups)
     out.uns[name] = {
         "key": key,
         "method": stored.method.name,
         "groupby": groupby,
+        "absorbing": np.array([groups[k] for k in held], dtype=object),
         "time_key": stored.recipe.time_key,
         "kind": "plan" if along_plans else "flow",
         "stochastic": noise.strength if noise and not along_plans else 0.0,
@@ -196,6 +202,13 @@ def fate(
     return out if copy else None
 
 
+def _cells(adata: AnnData, stored: Stored, replicate_key: str | None) -> Cells:
+    """The cells of the fit, with replicates where they are named."""
+    cells = stored.alive(cells_of(adata, stored, replace(stored.recipe, replicate_key=replicate_key)))
+    cells.remark_on_replicates()
+    return cells
+
+
 def _arm(cells: Cells, condition: str | None) -> int | None:
     """Number of a condition."""
     if condition is None:
@@ -203,19 +216,6 @@ def _arm(cells: Cells, condition: str | None) -> int | None:
     if condition not in cells.conditions:
         raise InputError(f"condition={condition!r} is none of the fit; its conditions: {list(cells.conditions)}.")
     return cells.conditions.index(condition)
-
-
-def _write(out: AnnData, name: str, found: Found, groups: list[str]) -> None:
-    """The fates and how sure they are; draws of an earlier call go."""
-    best = found.p.argmax(1)
-    out.obsm[name] = pd.DataFrame(found.p, index=out.obs_names, columns=groups)
-    out.obsm[f"{name}_se"] = pd.DataFrame(found.error, index=out.obs_names, columns=groups)
-    out.obs[name] = pd.Categorical.from_codes(best, groups)
-    out.obs[f"{name}_confidence"] = _confidence(found.p)
-    out.obs[f"{name}_se"] = found.error[np.arange(len(best)), best]
-    out.obsm.pop(f"{name}_draws", None)
-    if found.draws is not None:
-        out.obsm[f"{name}_draws"] = draws_frame(found.draws, groups, out.obs_names)
 
 
 def _number_of_draws(n_draws: int | None, replicate_key: str | None, along_plans: bool, stored: Stored) -> int:
@@ -236,17 +236,8 @@ def _number_of_draws(n_draws: int | None, replicate_key: str | None, along_plans
     return n
 
 
-def _with_replicates(adata: AnnData, cells: Cells, key: str | None) -> Cells:
-    """The course with the replicates of its cells, where they are named."""
-    if key is None:
-        return cells
-    replicate, names = read_replicates(adata, key)
-    course = replace(cells, replicate=replicate[cells.sources], replicate_names=names)
-    course.remark_on_replicates()
-    return course
-
-
 def _along_plans(kind: str | None, stored: Stored, stochastic: bool | float | None) -> bool:
+    _check_kind(kind, stored)
     return kind == "plan" or (kind is None and stored.method.bridged and stochastic is None)
 
 
@@ -260,20 +251,31 @@ def _check_kind(kind: str | None, stored: Stored) -> None:
         )
 
 
-def _groups(column: pd.Series, cells: Cells, terminal: Sequence[str] | None, groupby: str) -> list[str]:
-    """Names of the groups to end in, in the order of the categories."""
+def _groups(
+    column: pd.Series,
+    cells: Cells,
+    terminal: Sequence[str] | None,
+    absorbing: bool | Sequence[str],
+    groupby: str,
+) -> tuple[list[str], Numbers]:
+    """Names of the groups to end in, in the order of the categories; numbers of those that hold cells at any time."""
     last = np.zeros(len(cells.time), dtype=bool)
     for condition in cells.strata:
         last[cells.rows(float(cells.times_of(condition)[-1]), condition)] = True
-    there = column.iloc[cells.sources[last]].dropna()
-    ordered = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else sorted(there.unique())
+    there, found = column.iloc[cells.sources[last]].dropna(), column.dropna()
+    ordered = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else sorted(found.unique())
+    known = [str(g) for g in ordered if (found == g).any()]
     present = [str(g) for g in ordered if (there == g).any()]
-    absent = sorted(set(map(str, terminal or ())) - set(present))
-    if absent or not present:
+    held = holding(absorbing, terminal, known, groupby)
+    check_free(column, held, groupby)
+    absent = sorted(set(map(str, terminal or ())) - {*present, *held})
+    if absent or not (present or held):
+        earlier = [g for g in absent if g in known]
         raise InputError(
             f"terminal={absent} have no cells at the last time; groups of obs[{groupby!r}] there: {present}."
+            + (f" A group of earlier times has to hold its cells: absorbing={earlier}." if earlier else "")
         )
-    chosen = [g for g in present if terminal is None or g in set(map(str, terminal))]
+    chosen = [g for g in known if g in held or (g in present if terminal is None else g in set(map(str, terminal)))]
     unknown = [g for g in chosen if g.strip().lower() in _NO_NAMES]
     if unknown:
         logger.warning(
@@ -286,11 +288,17 @@ def _groups(column: pd.Series, cells: Cells, terminal: Sequence[str] | None, gro
             f"obs[{groupby!r}] has the groups {slashed}: a column named with '/' cannot be saved to h5ad or zarr; "
             f"rename them first, adata.obs[{groupby!r}] = adata.obs[{groupby!r}].cat.rename_categories(...)."
         )
-    return chosen
+    return chosen, tuple(map(chosen.index, held))
 
 
 def _with_died(
-    found: Found, groups: list[str], carrier: Carrier, n_neighbors: int, bandwidth: float | None
+    found: Found,
+    groups: list[str],
+    carrier: Carrier,
+    codes: Rows,
+    n_neighbors: int,
+    bandwidth: float | None,
+    held: Numbers,
 ) -> tuple[Found, list[str]]:
     """Fates with a last column for cells that leave no descendants."""
     if carrier.cells.lost is None and carrier.cells.deaths is None:
@@ -299,7 +307,7 @@ def _with_died(
         )
     if DIED in groups:
         raise InputError(f"a terminal group is named {DIED!r}, as the column that include_died=True adds; rename it.")
-    ends = died(carrier, n_neighbors, bandwidth)[:, None]
+    ends = died(carrier, n_neighbors, bandwidth, np.isin(codes, held))[:, None]
     p = np.concatenate([found.p * (1 - ends), ends], 1)
     error = np.concatenate([found.error * (1 - ends), np.zeros_like(ends)], 1)
     draws = found.draws
@@ -307,13 +315,6 @@ def _with_died(
         died_in = np.broadcast_to(ends[:, None], (*draws.shape[:2], 1))
         draws = np.concatenate([draws * (1 - died_in), died_in], 2)
     return Found(p, error, found.bandwidth, draws), [*groups, DIED]
-
-
-def _confidence(p: Floats) -> Floats:
-    if p.shape[1] == 1:
-        return np.ones(len(p))
-    log_p = np.log(p, out=np.zeros_like(p), where=p > 0)
-    return np.clip(1 + (p * log_p).sum(1) / np.log(p.shape[1]), 0.0, 1.0)
 
 
 def _carry_colors(adata: AnnData, column: pd.Series, groupby: str, name: str, groups: list[str]) -> None:

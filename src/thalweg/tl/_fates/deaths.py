@@ -5,13 +5,16 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from thalweg.core.neighbours import Neighbours
 from thalweg.data.cells import Floats
 from thalweg.flows.carry import Carrier
 
+Mask = NDArray[np.bool_]
 
-def died(carrier: Carrier, n_neighbors: int, bandwidth: float | None) -> Floats:
+
+def died(carrier: Carrier, n_neighbors: int, bandwidth: float | None, held: Mask) -> Floats:
     """Probability that a cell dies before the last time of its condition, shape ``(n,)``.
 
     Until the next time a cell dies with the probability ``1 - (1 - lost) exp(-death rate dt)``. One that does not has
@@ -23,6 +26,8 @@ def died(carrier: Carrier, n_neighbors: int, bandwidth: float | None) -> Floats:
         Carries the cells, without noise.
     n_neighbors, bandwidth
         Of the kernel by which a carried cell is like measured ones.
+    held
+        Whether each cell has arrived in an absorbing group; what becomes of them there does not count.
     """
     cells = carrier.cells
     out = np.zeros(len(cells.x))
@@ -35,4 +40,5 @@ def died(carrier: Carrier, n_neighbors: int, bandwidth: float | None) -> Floats:
                 carrier.along(rows, [t0, t1]).x[-1]
             )
             out[rows] = own + (1 - own) * (p * out[cols][near]).sum(1)
+            out[rows[held[rows]]] = 0.0
     return out

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from thalweg.core.neighbours import Neighbours
 from thalweg.data.cells import Cells, Floats, Rows
-from thalweg.errors import InputError
 from thalweg.flows.carry import Carrier
+from thalweg.tl._fates.absorbing import Numbers, Shares, last_labelled, through
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class Found:
     error: Floats
     bandwidth: float
     draws: Floats | None = None
+
+    def of(self, cells: Cells) -> Found:
+        """The same for the cells of a course, from that for the rows of the AnnData."""
+        at, draws = cells.sources, self.draws
+        return replace(self, p=self.p[at], error=self.error[at], draws=None if draws is None else draws[at])
 
     def merged(self, cells: Cells, condition: int | None) -> Found:
         """The same for the rows of the AnnData, see `thalweg.data.cells.Cells.merged`."""
@@ -53,7 +59,7 @@ def over_models(found: Sequence[Found]) -> Found:
 def with_draws(make: Callable[[Cells], Found], cells: Cells, n: int, rng: np.random.Generator) -> Found:
     """Fates by all cells; how far draws of the cells differ is part of the standard error.
 
-    A draw gives each cell an exponential weight, so that all cells keep their place (the Bayesian bootstrap).
+    A draw gives each cell, or each replicate, a random weight, so that all keep their place (the Bayesian bootstrap).
     """
     whole = make(cells)
     if not n:
@@ -79,6 +85,8 @@ class Fates:
         Number of terminal groups.
     n_neighbors, bandwidth
         Of the kernels.
+    absorbing
+        Numbers of the groups that hold cells at any time.
     """
 
     carrier: Carrier
@@ -87,6 +95,7 @@ class Fates:
     n_groups: int
     n_neighbors: int
     bandwidth: float | None
+    absorbing: Numbers = ()
 
     def __call__(self) -> Found:
         """Fates, their standard errors and the mean bandwidth at the ends."""
@@ -96,35 +105,56 @@ class Fates:
             own = cells.times_of(condition)
             last = float(own[-1])
             final = cells.rows(last, condition)
-            labelled = final[self.codes[final] >= 0]
-            if not len(labelled):
-                raise InputError(f"no cell of a terminal group is left at time {last:g} of condition {condition}.")
+            labelled = last_labelled(cells, self.codes, final)
             ends = Neighbours(cells.x[labelled], self.n_neighbors, self.bandwidth, cells.weights[labelled])
             widths.append(ends.bandwidth)
+            at_end = partial(self._shares, ends=ends, codes=self.codes[labelled])
+            before = [self._holding(t, condition) for t in own[1:-1].tolist()]
             for i, t in enumerate(own[:-1].tolist()):
                 rows = cells.rows(t, condition)
-                p[rows], error[rows] = self._carried(rows, own[i:].tolist(), ends, self.codes[labelled])
+                held = self._held(rows)
+                p[held, self.codes[held]] = 1.0
+                free = np.setdiff1d(rows, held)
+                if len(free):
+                    p[free], error[free] = self._carried(free, own[i:].tolist(), [*before[i:], at_end])
             p[labelled, self.codes[labelled]] = 1.0
             others = final[self.codes[final] < 0]
             if len(others):
-                p[others] = self._shares(cells.x[others], ends, self.codes[labelled])
+                p[others] = at_end(cells.x[others])
         return Found(p, error, float(np.mean(widths)))
 
-    def _carried(self, rows: Rows, times: list[float], ends: Neighbours, codes: Rows) -> tuple[Floats, Floats]:
+    def _carried(self, rows: Rows, times: list[float], shares: Sequence[Shares]) -> tuple[Floats, Floats]:
         cells = self.carrier.cells
-        shares, growth = [], []
-        for futures in self.carrier.futures(rows, times, self.n_samples):
-            n, s, d = futures.x.shape
-            shares.append(self._shares(futures.x.reshape(-1, d), ends, codes).reshape(n, s, -1))
-            growth.append(futures.weight)
-        q, weight = np.concatenate(shares), np.concatenate(growth)
+        found = list(self._ends(rows, times, shares))
+        q, weight = (np.concatenate(parts) for parts in zip(*found, strict=True))
         even = np.ones_like(weight)
         if self.carrier.noise is None:  # one future each: share those of the neighbours
             near = Neighbours(cells.x[rows], self.n_neighbors, self.bandwidth, cells.weights[rows])
             index, closeness = near(cells.x[rows])
             q, weight, even = q[index, 0], weight[index, 0] * closeness, closeness
         weight = np.where(weight.sum(1, keepdims=True) > 0, weight, even)  # of a cell that dies, as if it lived
-        return _mean(q, weight / weight.sum(1, keepdims=True))
+        return weighted_mean(q, weight / weight.sum(1, keepdims=True))
+
+    def _ends(self, rows: Rows, times: list[float], shares: Sequence[Shares]) -> Iterator[tuple[Floats, Floats]]:
+        """Groups of the futures, shape ``(n, n_samples, n_groups)``, and their growth, block by block."""
+        if self.absorbing:
+            yield from through(self.carrier, rows, times, self.n_samples, shares)
+            return
+        for futures in self.carrier.futures(rows, times, self.n_samples):
+            n, s, d = futures.x.shape
+            yield shares[-1](futures.x.reshape(-1, d)).reshape(n, s, -1), futures.weight
+
+    def _held(self, rows: Rows) -> Rows:
+        """Those that belong to an absorbing group."""
+        return rows[np.isin(self.codes[rows], self.absorbing)]
+
+    def _holding(self, time: float, condition: int) -> Shares:
+        """The part of a future that each absorbing group holds at a time: that of the kernel on its cells."""
+        cells = self.carrier.cells
+        rows = cells.rows(time, condition)
+        near = Neighbours(cells.x[rows], self.n_neighbors, self.bandwidth, cells.weights[rows])
+        codes = np.where(np.isin(self.codes[rows], self.absorbing), self.codes[rows], -1)
+        return partial(self._shares, ends=near, codes=codes)
 
     def _shares(self, x: Floats, ends: Neighbours, codes: Rows) -> Floats:
         """Share of the kernel on each group, shape ``(n, n_groups)``."""
@@ -132,7 +162,7 @@ class Fates:
         return np.stack([(p * (codes[index] == k)).sum(1) for k in range(self.n_groups)], 1)
 
 
-def _mean(q: Floats, omega: Floats) -> tuple[Floats, Floats]:
+def weighted_mean(q: Floats, omega: Floats) -> tuple[Floats, Floats]:
     """Weighted mean over the futures, (n, s, K) to (n, K), and its standard error."""
     p = np.einsum("ns,nsk->nk", omega, q)
     square = omega**2

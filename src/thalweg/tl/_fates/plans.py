@@ -5,7 +5,8 @@ With ``p(j | i)`` what a cell becomes at the next time (`thalweg.core.ot.bridge`
 .. math:: u_i = e^{r_i \Delta} \sum_j p(j \mid i) \, u_j, \qquad \text{fate}_i = u_i / \textstyle\sum_k u_{ik},
 
 ``u`` of a last cell being its group, and ``r`` the growth rate of a cell where rates were given; else growth is left
-out. At the last time only cells of a terminal group take part, so that fates are those of cells that end in one.
+out. At the last time only cells of a terminal group take part, so that fates are those of cells that end in one. A cell
+of an absorbing group has its group for ``u`` at any time.
 
 Two things are unknown and averaged over: whether a change of proportions came about by growth or by movement (plans
 that are balanced, and two that are relaxed), which the standard error contains. The plans have more entropy than the
@@ -24,11 +25,11 @@ from torch import Tensor
 from thalweg.core.neighbours import Neighbours
 from thalweg.data.cells import Cells, Rows
 from thalweg.data.rates import offspring
-from thalweg.errors import InputError
 from thalweg.flows import normalisation
 from thalweg.flows.bridges import make_bridge
 from thalweg.flows.coupling import Interval
 from thalweg.flows.flow import Flow
+from thalweg.tl._fates.absorbing import Numbers, last_labelled
 from thalweg.tl._fates.futures import Found, mean_of
 
 RELAXATIONS = (None, 4.0, 1.0)  # of the plans that are averaged, None for exact marginals
@@ -51,6 +52,8 @@ class PlanFates:
         Number of terminal groups.
     n_neighbors, bandwidth
         Of the kernel that shares a last cell of no terminal group among those that have one.
+    absorbing
+        Numbers of the groups that hold cells at any time.
     weigh
         Whether the growth of a cell weighs: of two futures, the one with more descendants counts more.
     """
@@ -61,6 +64,7 @@ class PlanFates:
     n_groups: int
     n_neighbors: int
     bandwidth: float | None
+    absorbing: Numbers
     weigh: bool
 
     def __call__(self) -> Found:
@@ -71,9 +75,7 @@ class PlanFates:
         for condition in cells.strata:
             times = cells.times_of(condition).tolist()
             final = cells.rows(times[-1], condition)
-            labelled = final[self.codes[final] >= 0]
-            if not len(labelled):
-                raise InputError(f"no cell of a terminal group is left at time {times[-1]:g} of condition {condition}.")
+            labelled = last_labelled(cells, self.codes, final)
             found = mean_of([self._along(z, times, condition, labelled, relaxation) for relaxation in RELAXATIONS])
             earlier = np.concatenate([cells.rows(t, condition) for t in times[:-1]] or [final[:0]])
             p[earlier], error[earlier] = found.p[earlier], found.error[earlier]
@@ -108,4 +110,6 @@ class PlanFates:
             mass[rows] = total[:, 0]
             if self.weigh and cells.rates is not None:
                 mass[rows] *= offspring(cells.rates[rows], t1 - t0)
+            held = rows[np.isin(self.codes[rows], self.absorbing)]
+            p[held], variance[held], mass[held] = np.eye(self.n_groups)[self.codes[held]], 0.0, 1.0
         return Found(p, np.sqrt(variance), np.nan)

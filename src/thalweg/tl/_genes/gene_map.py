@@ -44,12 +44,22 @@ class GeneMap:
         Mean of the representation over the cells, shape ``(n_dims,)``.
     mean
         Mean expression over the same cells, shape ``(n_genes,)``.
+    sd
+        Units of the PCA in one unit of the representation, shape ``(n_dims,)``: 1 for the PCA itself.
+    layer
+        Layer that the PCA was made of; None for ``X``.
     """
 
     columns: Columns
     loadings: Floats
     origin: Floats
     mean: Floats
+    sd: Floats
+    layer: str | None
+
+    def encode(self, x: Floats) -> Floats:
+        """Coordinates of cells by their expression, shape ``(n, n_genes)``, as the PCA gives them."""
+        return self.origin + (x - self.mean) @ (self.loadings / self.sd**2)
 
     def decode(self, z: Floats) -> Floats:
         """Expression at coordinates of shape ``(n, n_dims)``, shape ``(n, n_genes)``."""
@@ -126,7 +136,7 @@ def read_gene_map(
             f"the loadings do not give obsm[{pca!r}] from {where}: error {error[worst]:.2g} of the spread of component "
             f"{worst + 1} (tolerance {tolerance:g}). {reason(adata, columns, p, sample, target, params)}"
         )
-    return GeneMap(columns, p * sd, z.mean(0), means)
+    return GeneMap(columns, p * sd, z.mean(0), means, sd, layer)
 
 
 def _behind(adata: AnnData, use_rep: str, n_dims: int) -> tuple[str, Floats, Floats]:
