@@ -30,7 +30,7 @@ def replicate_scores_df(scores: pd.DataFrame, *, level: float = 0.95) -> pd.Data
     A row for each method and reference and time (and condition): ``n`` replicates, the mean ``w1`` with ``lower`` and
     ``upper``, and ``ratio``, the W1 over that of ``"other-replicates"``, a geometric mean over replicates, with
     ``ratio_lower`` and ``ratio_upper``. A ratio of 1 is a prediction as near to the replicate as the others are. Limits
-    are NaN with one replicate.
+    are NaN with one replicate, and a W1 is not below 0.
 
     Raises
     ------
@@ -50,9 +50,11 @@ def replicate_scores_df(scores: pd.DataFrame, *, level: float = 0.95) -> pd.Data
     for place, part in w1.groupby(keys, sort=True):
         for method in part.columns:
             own = part[method].dropna()
-            ratio = np.log(own / others[own.index]).dropna()
+            with np.errstate(divide="ignore"):
+                ratio = np.log(own / others[own.index]).dropna()
             row = dict(zip(keys, place, strict=True)) | {"method": method, "n": len(own)}
-            row |= dict(zip(("w1", "lower", "upper"), _limits(own.to_numpy(), level), strict=True))
+            mean, lower, upper = _limits(own.to_numpy(), level)
+            row |= {"w1": mean, "lower": np.maximum(lower, 0.0), "upper": upper}
             limits = np.exp(_limits(ratio.to_numpy(), level))
             rows.append(row | dict(zip(("ratio", "ratio_lower", "ratio_upper"), limits.tolist(), strict=True)))
     return pd.DataFrame(rows)
