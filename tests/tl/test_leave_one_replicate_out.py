@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -185,3 +187,19 @@ def test_what_cannot_be_left_out_is_refused():
         left_out(course(n=12), n_seeds=0)
     with pytest.raises(InputError, match="methods must be names of"):
         left_out(course(n=12), methods=lambda cells, time: cells.x)
+
+
+def test_growth_rates_from_plans_are_made_again_without_the_replicate():
+    adata = course(n=12)
+    tw.pp.growth(adata, method="unbalanced", time_key="time")
+    cells = read_course(adata, Recipe("time", replicate_key="mouse", growth_key="growth"))
+    fold = replicate_folds.replicate_folds(cells, "mouse", "clock", 1.0)[0]
+    later = (cells.replicate == 0) & (cells.time > 0)
+    x = cells.x.copy()
+    x[later] += 5.0
+    other = replicate_folds.replicate_folds(replace(cells, x=x), "mouse", "clock", 1.0)[0]
+    for one, two in ((fold.train, other.train), (fold.course(0), other.course(0))):
+        np.testing.assert_array_equal(one.rates, two.rates)
+        assert (one.rates != 0).any()
+    table = left_out(adata, growth_key="growth", methods="icfm")
+    assert np.isfinite(table["w1"]).all()
