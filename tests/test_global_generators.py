@@ -53,6 +53,11 @@ def _compared(adata: AnnData) -> object:
     return tw.tl.compare(adata, "condition", "cell_type", replicate_key="replicate", rng=0)
 
 
+def _with_mice(adata: AnnData) -> AnnData:
+    adata.obs["mouse"] = np.where(np.arange(adata.n_obs) % 2, "m1", "m2")
+    return adata
+
+
 DRAWS: dict[str, Callable[[AnnData], object]] = {
     "tl.fit": lambda a: [tw.tl.fit(a, "time", method=m, rng=0, config=QUICK) for m in ("otcfm", "uam", "eam", "fm")],
     "tl.fate": lambda a: tw.tl.fate(a, "branch", stochastic=True, n_samples=2, rng=0),
@@ -60,6 +65,9 @@ DRAWS: dict[str, Callable[[AnnData], object]] = {
     "tl.gene_trends": _fate_trends,
     "tl.interpolate": lambda a: tw.tl.interpolate(a, 1.5, stochastic=True, rng=0),
     "tl.leave_one_out": lambda a: tw.tl.leave_one_out(a, "time", methods="otcfm", times=[1], n_seeds=1, config=QUICK),
+    "tl.leave_one_replicate_out": lambda a: tw.tl.leave_one_replicate_out(
+        _with_mice(a), "time", "mouse", methods="otcfm", config=QUICK
+    ),
     "tl.assess": lambda a: tw.tl.assess(a, "time", n_cells=8, config=QUICK),
     "tl.choose": lambda a: tw.tl.choose(a, "time", methods=("icfm", "otcfm"), n_seeds=1, config=QUICK),
     "tl.compare": _compared,

@@ -80,6 +80,19 @@ def replicates_apart(folder: Path) -> None:
     tw.tl.fit(adata, "time", replicate_key="mouse", **PLAIN)
 
 
+def replicates_of_one_day(folder: Path) -> None:
+    adata = course()
+    adata.obs["mouse"] = [f"D{t:g}_r{i % 2}" for i, t in enumerate(adata.obs["time"])]
+    tw.tl.leave_one_replicate_out(adata, "time", "mouse")
+
+
+def a_replicate_of_one_day(folder: Path) -> None:
+    adata = course()
+    adata.obs["mouse"] = np.where(np.arange(90) % 2, "m1", "m2")
+    adata.obs.iloc[30:40, adata.obs.columns.get_loc("mouse")] = "m3"
+    tw.tl.leave_one_replicate_out(adata, "time", "mouse", methods="otcfm", spacing="real", config=PLAIN["config"])
+
+
 def another_pca_after_the_fit(folder: Path) -> None:
     adata = course()
     tw.tl.fit(adata, "time", check=False, **PLAIN)
@@ -144,6 +157,8 @@ INPUTS: dict[str, Callable[[Path], None]] = {
     "duplicated names": duplicated_names,
     "weights of a few": weights_of_a_few,
     "replicates apart": replicates_apart,
+    "a replicate of one day": a_replicate_of_one_day,
+    "replicates of one day": replicates_of_one_day,
     "another PCA after the fit": another_pca_after_the_fit,
     "new cells with a PCA of their own": new_cells_with_a_pca_of_their_own,
     "new cells of another normalisation": new_cells_of_another_normalisation,
