@@ -150,7 +150,7 @@ def compare(
     codes, groups = pd.factorize(column.astype(str).where(column.notna()), sort=True)
     codes = codes.astype(np.int64)[cells.sources]
     fates = _Fates(stored, codes, [str(g) for g in groups], n_neighbors, bandwidth, generator)
-    names = _replicates(adata, replicate_key)
+    _remark_on_replicates(cells)
     values = _expression(adata, layer, genes, cells)
     found: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
     onsets = {}
@@ -160,7 +160,7 @@ def compare(
         apart = divergence(arms, shares, stored)
         onsets[arm] = onset(apart)
         along = pd.DataFrame() if values is None else gene_shifts(arms, adata.var_names, values, onsets[arm])
-        for name, table in zip(TABLES, (fates(arms, names), shares, apart, along), strict=True):
+        for name, table in zip(TABLES, (fates(arms), shares, apart, along), strict=True):
             found[name].append(table.assign(arm=arm))
         _remark(arms, found, onsets[arm])
     out = writable(adata, copy)
@@ -197,19 +197,19 @@ class _Fates:
     rng: np.random.Generator
     done: dict[tuple[bytes, bytes], tuple[Floats, int]] = field(default_factory=dict)
 
-    def __call__(self, arms: Arms, names: NDArray[np.str_]) -> pd.DataFrame:
-        """A row for each fate. ``names`` are those of the replicates."""
+    def __call__(self, arms: Arms) -> pd.DataFrame:
+        """A row for each fate."""
         terminal = np.unique(self.codes[arms.last_cells()])
         terminal = terminal[terminal >= 0]
         number = np.full(len(self.groups) + 1, -1)  # the last entry is that of no group
         number[terminal] = np.arange(len(terminal))
-        fitted, counts, totals = fitted_units(arms, names), [], []
+        fitted, counts, totals = fitted_units(arms), [], []
         if len(set(arms.arm[fitted].tolist())) < 2:
             logger.warning(
                 "an arm has no replicate with cells of two times, so fates have no p values. If every time has samples "
                 "of its own, number them alike at each time ('1', '2', '3'): which of them go together does not matter"
             )
-            arms = make_arms(replace(arms.cells, replicate=None), arms.reference, arms.other)
+            arms = make_arms(replace(arms.cells, replicate=None, replicate_names=()), arms.reference, arms.other)
             fitted = list(range(len(arms.units)))
         for i in tqdm(fitted, desc="replicates", disable=not settings.progress):
             share, n = self._of(arms, arms.units[i], number)
@@ -230,6 +230,14 @@ class _Fates:
         return self.done[key]
 
 
+def _remark_on_replicates(cells: Cells) -> None:
+    cells.remark_on_replicates()
+    if cells.replicate is None:
+        logger.warning(
+            "without replicate_key nothing tells what another experiment would give: there are no p values or intervals"
+        )
+
+
 def _check_conditions(stored: Stored, condition_key: Columns) -> None:
     if columns_of(condition_key) != stored.recipe.condition_keys:
         raise InputError(
@@ -246,16 +254,6 @@ def _reference(adata: AnnData, condition_key: Columns, cells: Cells, reference: 
     if reference is not None and reference not in there:
         raise InputError(f"reference={reference!r} is none of the conditions {there}.")
     return cells.conditions.index(there[0] if reference is None else reference)
-
-
-def _replicates(adata: AnnData, replicate_key: str | None) -> NDArray[np.str_]:
-    """Names of the replicates by their numbers."""
-    if replicate_key is None:
-        logger.warning(
-            "without replicate_key nothing tells what another experiment would give: there are no p values or intervals"
-        )
-        return np.array(["all"])
-    return np.unique(obs_column(adata, replicate_key, "replicate_key").astype(str).to_numpy())
 
 
 def _expression(adata: AnnData, layer: str | None, genes: bool | None, cells: Cells) -> Callable[[Rows], Floats] | None:
