@@ -233,8 +233,8 @@ class _Baseline:
         k = len(self.keys)
         if self.recipe.within_keys and all(stratum[k:] != part.labels[k:] for stratum in first):
             raise InputError(
-                f"couple_within={list(self.recipe.within_keys)}: {len(part.rows)} cells of the baseline have the labels "
-                f"{list(part.labels[k:])} there, which no condition has; plans cannot stay within them. Leave "
+                f"couple_within={list(self.recipe.within_keys)}: {len(part.rows)} cells of the baseline have the "
+                f"labels {list(part.labels[k:])} there, which no condition has; plans cannot stay within them. Leave "
                 "couple_within out, or label the baseline as the conditions."
             )
         return [
