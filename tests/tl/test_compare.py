@@ -12,7 +12,7 @@ import thalweg as tw
 from thalweg.data.cells import read_cells
 from thalweg.data.recipe import Recipe
 from thalweg.errors import InputError, MissingKeyError
-from thalweg.tl._comparison.tables import onset
+from thalweg.tl._comparison.tables import holm, onset
 from thalweg.tl._comparison.units import make_arms
 
 mpl.use("agg")
@@ -113,6 +113,12 @@ def test_the_onset_is_the_first_time_that_holds_for_all():
     table = pd.DataFrame({"time": [0.0, 1.0, 2.0], "p_adjusted": [np.nan, 0.06, 0.01]})
     assert onset(table) == 2.0
     assert np.isnan(onset(table.assign(p_adjusted=0.5)))
+
+
+def test_p_values_of_all_times_are_those_of_holm():
+    """By hand: sorted .01, .02, .03 times 3, 2, 1, and never falling."""
+    np.testing.assert_allclose(holm(np.array([0.02, np.nan, 0.01, 0.03])), [0.04, np.nan, 0.03, 0.04])
+    np.testing.assert_allclose(holm(np.array([0.9, 0.8])), [1, 1])
 
 
 def test_methods_without_bridges_train_anew(small, caplog):
