@@ -69,8 +69,8 @@ def compare(
     of the arms are compared by a quasi-binomial F test whose dispersions are moderated over the groups
     (`thalweg.core.comparison.shares.quasi_binomial`; Lund et al. 2012), which speaks at three replicates.
 
-    *When they part.* At each time the shares of the groups and the mean coordinates of the units (Smyth 2004), both
-    less what the unit had at its first time, are tested and the p values combined (Liu & Xie 2020). The onset is the
+    *When they part.* At each time two tests are made and their p values combined (Liu & Xie 2020): of the shares of the
+    groups, and of the mean coordinates of the units (Smyth 2004), less those at the unit's first time. The onset is the
     first time at which they differ, at the level .05 over all times (Holm 1979). How far the flows part is shown by the
     same start cells, carried by the flow of each arm.
 
