@@ -80,6 +80,44 @@ def replicates_apart(folder: Path) -> None:
     tw.tl.fit(adata, "time", replicate_key="mouse", **PLAIN)
 
 
+def _arms() -> AnnData:
+    """A control and a drug that share an untreated first day, with three mice."""
+    adata = course()
+    drug = np.arange(90) % 2 == 1
+    adata.obs["arm"] = np.where(adata.obs["time"] == 0, "untreated", np.where(drug, "drug", "control"))
+    adata.obs["type"] = np.where(np.arange(90) % 4 < 2, "A", "B")
+    adata.obs["mouse"] = [f"m{i}" for i in np.arange(90) // 2 % 3 + 1]
+    return adata
+
+
+def a_baseline_that_is_no_label(folder: Path) -> None:
+    tw.tl.fit(_arms(), "time", condition_key="arm", baseline="day 0", **PLAIN)
+
+
+def cells_without_a_condition(folder: Path) -> None:
+    adata = _arms()
+    adata.obs["arm"] = adata.obs["arm"].where(adata.obs["arm"] != "untreated")
+    adata.obs.iloc[[40, 44], adata.obs.columns.get_loc("arm")] = None
+    tw.tl.fit(adata, "time", condition_key="arm", baseline=float("nan"), **PLAIN)
+
+
+def _compared(adata: AnnData) -> None:
+    with logged():
+        tw.tl.fit(adata, "time", condition_key="arm", baseline="untreated", check=False, **PLAIN)
+    tw.tl.compare(adata, "arm", "type", replicate_key="mouse", genes=False, rng=0)
+
+
+def arms_of_other_days(folder: Path) -> None:
+    adata = _arms()
+    _compared(adata[((adata.obs["arm"] == "drug") == (adata.obs["time"] == 1)) | (adata.obs["time"] == 0)].copy())
+
+
+def a_replicate_of_one_day(folder: Path) -> None:
+    adata = _arms()
+    absent = (adata.obs["mouse"] == "m3") & (adata.obs["arm"] == "drug") & (adata.obs["time"] == 3)
+    _compared(adata[~absent].copy())
+
+
 def another_pca_after_the_fit(folder: Path) -> None:
     adata = course()
     tw.tl.fit(adata, "time", check=False, **PLAIN)
@@ -144,6 +182,10 @@ INPUTS: dict[str, Callable[[Path], None]] = {
     "duplicated names": duplicated_names,
     "weights of a few": weights_of_a_few,
     "replicates apart": replicates_apart,
+    "a baseline that is no label": a_baseline_that_is_no_label,
+    "cells without a condition": cells_without_a_condition,
+    "arms of other days": arms_of_other_days,
+    "a replicate of one day": a_replicate_of_one_day,
     "another PCA after the fit": another_pca_after_the_fit,
     "new cells with a PCA of their own": new_cells_with_a_pca_of_their_own,
     "new cells of another normalisation": new_cells_of_another_normalisation,
