@@ -201,10 +201,11 @@ def test_the_guide_from_counts(course):
     np.testing.assert_array_equal(names["adata"].layers["counts"], counts[:, (counts > 0).sum(0) >= 5])
 
 
-@pytest.mark.parametrize("page", ["gpu", "reproducibility", "snapshots", "terminal_states", "trust"])
+@pytest.mark.parametrize("page", ["gpu", "replicates", "reproducibility", "snapshots", "terminal_states", "trust"])
 def test_the_short_guides(course, page):
     course.var_names = ["Gata1", *course.var_names[1:]]
     course.obs["cell_type"] = course.obs["branch"]
+    course.obs["mouse"] = [f"m{i % 3}" for i in range(course.n_obs)]
     _run(DOCS / "guide" / f"{page}.md", {"tw": tw, "np": np, "adata": course})
 
 

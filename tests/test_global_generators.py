@@ -47,6 +47,17 @@ def _fate_trends(adata: AnnData) -> object:
     return tw.tl.gene_trends(adata, list(adata.var_names[:2]), "time", fate="branch", rng=0)
 
 
+def _compared(adata: AnnData) -> object:
+    adata = tw.datasets.experiment(n_cells=12, n_days=4, onset=1, counts=False, rng=0)
+    tw.tl.fit(adata, "time", use_rep="X_latent", condition_key="condition", baseline="baseline", config=QUICK, rng=0)
+    return tw.tl.compare(adata, "condition", "cell_type", replicate_key="replicate", rng=0)
+
+
+def _with_mice(adata: AnnData) -> AnnData:
+    adata.obs["mouse"] = np.where(np.arange(adata.n_obs) % 2, "m1", "m2")
+    return adata
+
+
 DRAWS: dict[str, Callable[[AnnData], object]] = {
     "tl.fit": lambda a: [tw.tl.fit(a, "time", method=m, rng=0, config=QUICK) for m in ("otcfm", "uam", "eam", "fm")],
     "tl.fate": lambda a: tw.tl.fate(a, "branch", stochastic=True, n_samples=2, rng=0),
@@ -54,8 +65,12 @@ DRAWS: dict[str, Callable[[AnnData], object]] = {
     "tl.gene_trends": _fate_trends,
     "tl.interpolate": lambda a: tw.tl.interpolate(a, 1.5, stochastic=True, rng=0),
     "tl.leave_one_out": lambda a: tw.tl.leave_one_out(a, "time", methods="otcfm", times=[1], n_seeds=1, config=QUICK),
+    "tl.leave_one_replicate_out": lambda a: tw.tl.leave_one_replicate_out(
+        _with_mice(a), "time", "mouse", methods="otcfm", config=QUICK
+    ),
     "tl.assess": lambda a: tw.tl.assess(a, "time", n_cells=8, config=QUICK),
     "tl.choose": lambda a: tw.tl.choose(a, "time", methods=("icfm", "otcfm"), n_seeds=1, config=QUICK),
+    "tl.compare": _compared,
     "tl.next_time": lambda a: tw.tl.next_time(a, "time", methods=("icfm",), n_between=1, config=QUICK),
     "tl.log_likelihood": lambda a: tw.tl.log_likelihood(a, trace="hutchinson", rng=0),
     "tl.trajectories": lambda a: tw.tl.trajectories(a, 5, stochastic=True, rng=0),

@@ -80,6 +80,19 @@ def replicates_apart(folder: Path) -> None:
     tw.tl.fit(adata, "time", replicate_key="mouse", **PLAIN)
 
 
+def replicates_of_one_day(folder: Path) -> None:
+    adata = course()
+    adata.obs["mouse"] = [f"D{t:g}_r{i % 2}" for i, t in enumerate(adata.obs["time"])]
+    tw.tl.leave_one_replicate_out(adata, "time", "mouse")
+
+
+def a_replicate_of_one_day(folder: Path) -> None:
+    adata = course()
+    adata.obs["mouse"] = np.where(np.arange(90) % 2, "m1", "m2")
+    adata.obs.iloc[30:40, adata.obs.columns.get_loc("mouse")] = "m3"
+    tw.tl.leave_one_replicate_out(adata, "time", "mouse", methods="otcfm", spacing="real", config=PLAIN["config"])
+
+
 def _arms() -> AnnData:
     """A control and a drug that share an untreated first day, with three mice."""
     adata = course()
@@ -112,7 +125,7 @@ def arms_of_other_days(folder: Path) -> None:
     _compared(adata[((adata.obs["arm"] == "drug") == (adata.obs["time"] == 1)) | (adata.obs["time"] == 0)].copy())
 
 
-def a_replicate_of_one_day(folder: Path) -> None:
+def a_replicate_without_the_last_day(folder: Path) -> None:
     adata = _arms()
     absent = (adata.obs["mouse"] == "m3") & (adata.obs["arm"] == "drug") & (adata.obs["time"] == 3)
     _compared(adata[~absent].copy())
@@ -182,10 +195,12 @@ INPUTS: dict[str, Callable[[Path], None]] = {
     "duplicated names": duplicated_names,
     "weights of a few": weights_of_a_few,
     "replicates apart": replicates_apart,
+    "a replicate of one day": a_replicate_of_one_day,
+    "replicates of one day": replicates_of_one_day,
     "a baseline that is no label": a_baseline_that_is_no_label,
     "cells without a condition": cells_without_a_condition,
     "arms of other days": arms_of_other_days,
-    "a replicate of one day": a_replicate_of_one_day,
+    "a replicate without the last day": a_replicate_without_the_last_day,
     "another PCA after the fit": another_pca_after_the_fit,
     "new cells with a PCA of their own": new_cells_with_a_pca_of_their_own,
     "new cells of another normalisation": new_cells_of_another_normalisation,

@@ -102,6 +102,14 @@ def test_strata_are_parts_of_arms():
     assert alone.labels(np.arange(2)) is None
 
 
+def test_a_baseline_of_other_donors_is_refused():
+    adata = course([0, 1, 1], ["base", "a", "b"], donor=["pool", "p", "p"])
+    with pytest.raises(
+        InputError, match=r"couple_within=\['donor'\]: 1 cells of the baseline have the labels \['pool'\]"
+    ):
+        read(adata, baseline="base", couple_within="donor")
+
+
 def test_naming_a_condition_among_the_strata_changes_nothing():
     adata = course([0, 0, 1, 1], ["a", "b", "a", "b"])
     assert read(adata, couple_within="arm").within is None

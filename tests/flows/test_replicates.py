@@ -44,7 +44,7 @@ def test_whole_replicates_are_drawn_where_there_are_several():
     for t in (0.0, 1.0, 2.0):
         _, counts = np.unique(drawn.replicate[drawn.rows(t)], return_counts=True)
         assert (counts % 40 == 0).all()
-        assert counts.sum() == 120
+        assert counts.sum() == 80  # two of three, so that means scatter as those of other experiments
     one = course(0.0)
     one.obs["mouse"] = "only"
     one.obs.iloc[0, one.obs.columns.get_loc("mouse")] = "a single cell"  # which is no replicate
@@ -115,3 +115,16 @@ def test_a_single_cell_is_no_replicate(caplog):
     adata.obs.iloc[[0, 130, 250], adata.obs.columns.get_loc("mouse")] = "m1"
     tw.tl.fit(adata, "time", method="otcfm", replicate_key="mouse", config=SHORT, rng=0)
     assert WARNING not in caplog.text
+
+
+def test_the_share_has_its_interval_over_replicates():
+    """The scores are the same; where replicates lie apart, the interval is wider, and one replicate has none."""
+    adata = course(1.0)
+    keys = {"methods": "otcfm", "n_seeds": 1, "config": SHORT}
+    plain = tw.tl.leave_one_out(adata, "time", **keys).set_index("method").loc["otcfm"]
+    named = tw.tl.leave_one_out(adata, "time", replicate_key="mouse", **keys).set_index("method").loc["otcfm"]
+    assert named[["w1", "w1_both_ends", "share"]].equals(plain[["w1", "w1_both_ends", "share"]])
+    assert named["share_high"] - named["share_low"] > 1.5 * (plain["share_high"] - plain["share_low"])
+    adata.obs["mouse"] = "only"
+    alone = tw.tl.leave_one_out(adata, "time", replicate_key="mouse", **keys).set_index("method").loc["otcfm"]
+    assert alone[["share_low", "share_high"]].isna().all()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from scipy import stats
 
 from thalweg.core.distances import wasserstein_shares
 from thalweg.core.fresh import fresh_distance
@@ -49,3 +52,35 @@ def test_the_interval_covers_the_share_of_other_samples_of_the_day():
     covered = np.mean([s.low <= truth <= s.high for s in found])
     assert 0.85 <= covered <= 1
     assert np.std([s.value for s in found]) == pytest.approx(np.mean([(s.high - s.low) / 3.92 for s in found]), rel=0.4)
+
+
+def test_the_interval_over_replicates_covers_the_share_of_other_replicates():
+    """Three replicates a day, which lie apart: an interval over cells is too narrow for the next ones."""
+    rng = np.random.default_rng(0)
+    copy, half = rng.standard_normal((150, 5)), rng.standard_normal((150, 5)) + 1
+    rows, found = np.arange(150).reshape(3, 50), []
+    for _ in range(25):
+        shift = rng.normal(0, 0.4, (3, 5))
+        real = rng.standard_normal((150, 5)) + 2 + np.repeat(shift, 50, axis=0)
+        w1, cells = wasserstein_shares(half, real), scale(copy, real)
+        found.append((cells.share(*w1), replace(cells, replicates=[list(rows)]).share(*w1)))
+    truth = np.mean([s.value for s, _ in found])
+    by_cell, by_replicate = ([s.low <= truth <= s.high for s in each] for each in zip(*found, strict=True))
+    assert 0.85 <= np.mean(by_replicate) <= 1
+    assert np.mean(by_cell) < 0.75
+    assert [s.value for s, _ in found] == [s.value for _, s in found]
+
+
+def test_strata_of_replicates_have_errors_that_add():
+    """Two conditions of two and three replicates: the variance of each by its share, and Welch's degrees of freedom."""
+    means = np.array([0.0, 2.0, 1.0, 3.0, 8.0])
+    by_cell = np.repeat(means, 10)
+    parts = np.arange(50).reshape(5, 10)
+    found = Scale(10.0, np.zeros(50), 0.0, 0.0, np.full(50, 0.02), [list(parts[:2]), list(parts[2:])])
+    share = found.share(5.0, by_cell)  # half of the way of ten
+    variances = np.array([0.4**2 * means[:2].var(ddof=1) / 2, 0.6**2 * means[2:].var(ddof=1) / 3])
+    freedom = variances.sum() ** 2 / (variances**2 / [1, 2]).sum()
+    assert share.high - share.value == pytest.approx(stats.t.ppf(0.975, freedom) * np.sqrt(variances.sum()) / 10)
+    alone = replace(found, replicates=[[parts[0]], list(parts[2:])]).share(5.0, by_cell)
+    assert alone.value == 0.5
+    assert np.isnan([alone.low, alone.high]).all()

@@ -55,6 +55,23 @@ def test_time_course_of_two_and_of_many_times(cells):
     assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
 
 
+def test_time_course_over_replicates_has_whiskers_that_are_their_intervals(cells):
+    cells.obs["mouse"] = np.where((cells.obs["time"] == 3) | (np.arange(cells.n_obs) % 2 > 0), "a", "b")
+    ax = tw.pl.time_course(cells, "time", "kind", replicate_key="mouse")
+    table = tw.get.populations(cells, "time", "kind", replicate_key="mouse")
+    found = table[table["group"].isin(table.loc[table["n"] > 0, "group"])]
+    assert len(ax.containers) == found["group"].nunique()
+    for bars, (name, own) in zip(ax.containers, found.groupby("group", sort=False), strict=True):
+        assert bars.get_label() == name
+        line, _, (whiskers,) = bars
+        np.testing.assert_allclose(line.get_ydata(orig=False), own["share"])
+        ends = [segment[:, 1].tolist() for segment in whiskers.get_segments()[:2]]
+        np.testing.assert_allclose(
+            np.array(ends, dtype=float), own[["lower", "upper"]].to_numpy()[:2]
+        )  # one mouse at time 3: no whisker
+    assert [t.get_text() for t in ax.texts] == ["200", "200", "200"]
+
+
 def test_time_course_by_condition(cells):
     axes = tw.pl.time_course(cells, "time", "kind", condition_key="condition")
     table = tw.get.populations(cells, "time", "kind", condition_key="condition")

@@ -140,7 +140,7 @@ def test_the_page_escapes_names_and_needs_no_network(assessed):
 def test_the_command_writes_the_page(assessed, tmp_path, capsys):
     source, page_file = tmp_path / "course.h5ad", tmp_path / "report.html"
     assessed[::2].copy().write_h5ad(source)
-    command = ["report", str(source), "--time-key", "time", "--output", str(page_file), "--max-steps", "20"]
+    command = ["report", str(source), "--time-key", "time", "--output", str(page_file), "--config", "max_steps=20"]
     assert main([*command, "--n-cells", "40"]) == 0
     assert "verdict: " in capsys.readouterr().out
     assert "Can these trajectories be trusted? course.h5ad" in page_file.read_text()

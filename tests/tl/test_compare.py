@@ -12,7 +12,7 @@ import thalweg as tw
 from thalweg.data.cells import read_cells
 from thalweg.data.recipe import Recipe
 from thalweg.errors import InputError, MissingKeyError
-from thalweg.tl._comparison.tables import onset
+from thalweg.tl._comparison.tables import holm, onset
 from thalweg.tl._comparison.units import make_arms
 
 mpl.use("agg")
@@ -115,6 +115,12 @@ def test_the_onset_is_the_first_time_that_holds_for_all():
     assert np.isnan(onset(table.assign(p_adjusted=0.5)))
 
 
+def test_p_values_of_all_times_are_those_of_holm():
+    """By hand: sorted .01, .02, .03 times 3, 2, 1, and never falling."""
+    np.testing.assert_allclose(holm(np.array([0.02, np.nan, 0.01, 0.03])), [0.04, np.nan, 0.03, 0.04])
+    np.testing.assert_allclose(holm(np.array([0.9, 0.8])), [1, 1])
+
+
 def test_methods_without_bridges_train_anew(small, caplog):
     with caplog.at_level("INFO", "thalweg"):
         tw.tl.compare(small, "condition", "cell_type", replicate_key="replicate", rng=0)
@@ -143,6 +149,31 @@ def test_a_replicate_of_one_day_has_no_fate(small, caplog):
     tw.tl.fit(cells, "time", method="otcfm", config=QUICK, **(FIT | {"baseline": None}))
     tw.tl.compare(cells, "condition", "cell_type", replicate_key="replicate", rng=0)
     assert "replicate 'r3' of condition 'control' has cells of the times [1.0] only" in caplog.text
+
+
+def test_samples_of_one_day_each_have_shares_but_no_fates(small, caplog):
+    small.obs["sample"] = small.obs["day"].astype(str) + small.obs["replicate"].astype(str)
+    cells = small[small.obs["condition"] != "baseline"].copy()
+    tw.tl.fit(cells, "time", method="otcfm", config=QUICK, **(FIT | {"baseline": None}))
+    tw.tl.compare(cells, "condition", "cell_type", replicate_key="sample", rng=0)
+    assert "number them alike at each time" in caplog.text
+    table = tw.get.compare_df(cells)
+    assert table["p"].isna().all()
+    assert table[["share", "share_reference"]].sum().tolist() == pytest.approx([1, 1])
+    assert tw.get.compare_df(cells, "composition")["p"].notna().any()
+
+
+def test_the_reference_is_fitted_once_for_all_arms(small, caplog):
+    third = small[small.obs["condition"] == "knock-out"].copy()
+    third.obs["condition"] = "rescue"
+    third.obs_names = [f"{name}-rescue" for name in third.obs_names]
+    several = anndata.concat([small, third])
+    tw.tl.fit(several, "time", method="otcfm", config=QUICK, **FIT)
+    caplog.clear()
+    with caplog.at_level("INFO", "thalweg"):
+        tw.tl.compare(several, "condition", "cell_type", replicate_key="replicate", reference="control", rng=0)
+    assert caplog.text.count("otcfm: 5 steps") == 9  # of three arms
+    assert set(tw.get.compare_df(several)["arm"]) == {"knock-out", "rescue"}
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from scipy import stats
 from scipy.sparse import csr_matrix
 
 import thalweg as tw
+from thalweg.data.fates import draws_frame
 from thalweg.errors import InputError, MissingKeyError
 
 TIMES = (0.0, 1.0, 2.5)
@@ -93,6 +95,52 @@ def test_the_band_of_cells_holds_quantiles():
     weighted = tw.tl.gene_trends(adata, "g1", "time", weight_key="twice", band="cells")
     repeated = tw.tl.gene_trends(doubled, "g1", "time", band="cells")
     pd.testing.assert_frame_equal(weighted.drop(columns="n_effective"), repeated.drop(columns="n_effective"))
+
+
+def test_the_band_over_replicates_covers_the_mean_of_other_replicates():
+    """Three replicates of a time, shifted by .5 each: 95 % of data sets, where a band over cells covers few."""
+    inside, by_cell, genes = [], [], ["g0", "g1", "g2", "g3"]
+    for seed in range(100):
+        adata, rng = linear(n=60, noise=1.0, seed=seed), np.random.default_rng(seed)
+        mouse = np.tile(np.repeat(np.arange(3), 20), 3)
+        adata.obs["mouse"] = mouse
+        adata.X += rng.normal(0, 0.5, (9, 4))[3 * np.repeat(np.arange(3), 60) + mouse]
+        for key, covered in (("mouse", inside), (None, by_cell)):
+            found = tw.tl.gene_trends(adata, genes, "time", replicate_key=key, n_draws=100, rng=seed)
+            truth = 1 + found["time"] * found["gene"].str[1:].astype(int)
+            covered += ((found["lower"] <= truth) & (truth <= found["upper"])).tolist()
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.03)
+    assert np.mean(by_cell) < 0.7
+
+
+def test_a_band_over_replicates_is_a_t_interval_and_holds_the_draws_of_fates():
+    adata = linear(noise=1.0, n=60)
+    adata.obs["mouse"] = np.tile(np.repeat(["a", "b", "c"], 20), 3)
+    found = tw.tl.gene_trends(adata, "g1", "time", replicate_key="mouse", level=0.9).set_index("time")
+    for t, rows in adata.obs.groupby("time").indices.items():
+        means = adata.X[rows, 1].reshape(3, 20).mean(1)
+        low, high = stats.t.interval(0.9, 2, means.mean(), means.std(ddof=1) / np.sqrt(3))
+        assert (found.loc[t, "lower"], found.loc[t, "upper"]) == pytest.approx((low, high))
+    half = pd.DataFrame({"A": 0.5, "B": 0.5}, index=adata.obs_names)
+    adata.obsm["fate_type"] = half
+    same = tw.tl.gene_trends(adata, "g1", "time", fate="type", replicate_key="mouse", level=0.9)
+    np.testing.assert_allclose(same.loc[same["group"] == "A", "lower"], found["lower"])
+    slope = np.array([-0.1, 0.0, 0.1, -0.1, 0.0, 0.1])  # by which draws prefer cells with much of the gene
+    p = 0.5 + slope * np.clip(adata.X[:, [1]] - adata.X[:, 1].mean(), -3, 3)
+    draws = np.stack([p, 1 - p], 2)
+    adata.obsm["fate_type_draws"] = draws_frame(draws, ["A", "B"], adata.obs_names)
+    wider = tw.tl.gene_trends(adata, "g1", "time", fate="type", replicate_key="mouse", level=0.9)
+    assert (wider["upper"] - wider["lower"] > same["upper"] - same["lower"]).all()
+
+
+def test_one_replicate_has_no_band(caplog):
+    adata = linear(noise=1.0)
+    adata.obs["mouse"] = np.where((adata.obs["time"] == 1) | (np.arange(150) % 2 > 0), "a", "b")
+    found = tw.tl.gene_trends(adata, ["g1", "g2"], "time", replicate_key="mouse").set_index("time")
+    assert found["lower"].isna().tolist() == [False, True, False] * 2
+    assert "one replicate only at the times [1.0], so that trends have no band there" in caplog.text
+    with pytest.raises(InputError, match="band='cells' holds the cells themselves"):
+        tw.tl.gene_trends(adata, "g1", "time", replicate_key="mouse", band="cells")
 
 
 def test_the_same_seed_gives_the_same_band():

@@ -228,7 +228,8 @@ def test_a_loss_that_is_not_finite_leaves_its_weights_in_the_folder(course, tmp_
 def test_the_command_goes_on_too(course, tmp_path, killed, capsys):
     path, out = tmp_path / "course.h5ad", tmp_path / "fitted.h5ad"
     course.write_h5ad(path)
-    args = ["fit", str(path), "--time-key", "time", "--max-steps", "260", "--device", "cpu", "--output", str(out)]
+    args = ["fit", str(path), "--time-key", "time", "--config", "max_steps=260", "--device", "cpu"]
+    args += ["--rng", "0", "--output", str(out)]
     args += ["--checkpoint-dir", str(tmp_path / "c")]
     killed(255)
     with pytest.raises(killed.error):

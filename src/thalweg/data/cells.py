@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -15,8 +14,9 @@ from thalweg.data.design import read_design
 from thalweg.data.rates import offspring, read_deaths, read_rates, read_weights
 from thalweg.data.recipe import Recipe
 from thalweg.data.remarks import remark_on
+from thalweg.data.replicates import FEWEST, read_replicates, remark_on_replicates
 from thalweg.data.representation import find_representation, read_representation
-from thalweg.data.times import obs_column, parse_times
+from thalweg.data.times import parse_times
 from thalweg.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
-FEWEST = 10
-"""Cells of a replicate from which it counts as one."""
+_NEARLY_NONE, _LIGHTEST = 0.04, 1e-6  # of two replicates one has nearly all; no weight is zero
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,8 @@ class Cells:
         Share of each cell that has no ancestor at the time before, shape ``(n,)``; None where all have one.
     replicate
         Number of the replicate of each cell, shape ``(n,)``; None where replicates were not named.
+    replicate_names
+        Names of the replicates.
     within
         Number of the stratum of each cell, shape ``(n,)``: cells are coupled within a stratum only. None where the
         conditions are the strata.
@@ -66,7 +67,7 @@ class Cells:
         With a baseline, the time from which each stratum has cells of its own.
     origin
         Row of the AnnData of each cell, shape ``(n,)``, where some cells stand in several conditions
-        (`thalweg.data.design`); None where each stands in one, in the order of the AnnData.
+        by a baseline; None where each stands in one, in the order of the AnnData.
     """
 
     x: Floats
@@ -80,6 +81,7 @@ class Cells:
     lost: Floats | None = None
     arrived: Floats | None = None
     replicate: Rows | None = None
+    replicate_names: tuple[str, ...] = ()
     within: Rows | None = None
     withins: tuple[str, ...] = ()
     starts: tuple[float, ...] = ()
@@ -136,11 +138,21 @@ class Cells:
 
     def populations(self) -> dict[str, Floats]:
         """The weights of the cells of each time (and stratum), by the words for it."""
-        out = {}
-        for stratum in self.strata:
-            for t in self.times_of(stratum).tolist():
-                out[f"time {t:g}{self.of(stratum)}"] = self.weights[self.rows(t, stratum)]
-        return out
+        return {where: self.weights[rows] for where, rows in self._populations().items()}
+
+    def _populations(self) -> dict[str, Rows]:
+        """The rows of the cells of each time (and stratum), by the words for it."""
+        return {
+            f"time {t:g}{self.of(stratum)}": self.rows(t, stratum)
+            for stratum in self.strata
+            for t in self.times_of(stratum).tolist()
+        }
+
+    def remark_on_replicates(self) -> None:
+        """Say what is odd about the replicates, where they were named."""
+        if self.replicate is not None:
+            of = {where: self.replicate[rows] for where, rows in self._populations().items()}
+            remark_on_replicates(of, self.replicate_names)
 
     def at(self, time: float) -> Floats:
         """Coordinates of the cells observed at ``time``."""
@@ -205,32 +217,50 @@ class Cells:
     def resampled(self, rng: np.random.Generator) -> Cells:
         """Cells of each time and stratum, drawn from them with replacement (the bootstrap).
 
-        Where a population has two `replicates` or more, whole ones are drawn; else cells, as many as there are. A cell
-        that stands in several conditions is drawn in all of them.
+        Where a population has two `replicates` or more, whole ones are drawn, one less than there are: so their means
+        scatter as those of other experiments would (Rao and Wu 1988), while as many as there are would scatter by 2/3
+        of that variance with three. Else cells are drawn, as many as there are. A cell that stands in several
+        conditions is drawn in all of them.
         """
         _, first, place = np.unique(self.sources, return_index=True, return_inverse=True)
-        own = np.zeros(len(self.x), dtype=bool)
-        own[first] = True
-        groups = [
-            rows[own[rows]] for c in self.strata for t in self.times_of(c).tolist() for rows in (self.rows(t, c),)
-        ]
-        drawn = np.concatenate([self._drawn(rows, rng) for rows in groups if len(rows)])
+        drawn = np.concatenate([self._drawn(rows, rng) for rows in self._own_populations()])
         if self.origin is not None:
             times = np.bincount(place[drawn], minlength=len(first))[place]
             drawn = np.repeat(np.arange(len(self.x)), times)
         return self.take(np.sort(drawn))
 
     def reweighted(self, rng: np.random.Generator) -> Cells:
-        """The cells, each with an exponential weight more (the Bayesian bootstrap, Rubin 1981)."""
+        """The cells, each with an exponential weight more (the Bayesian bootstrap, Rubin 1981).
+
+        Where a population has two `replicates` or more, each of these gets one weight instead. ``n`` of them share by a
+        Dirichlet distribution of parameters ``1 - 2 / n``, by which means scatter as those of other experiments would.
+        """
         draw = rng.standard_exponential(int(self.sources.max(initial=-1)) + 1)
+        for rows in self._own_populations() if self.replicate is not None else ():
+            parts = self.replicates(rows)
+            if len(parts) < 2:
+                continue
+            shape = max(len(parts) - 2, _NEARLY_NONE) / len(parts)
+            drawn = rng.standard_gamma(shape, len(parts))
+            drawn = np.clip(drawn / drawn.sum(), _LIGHTEST, None)
+            draw[self.sources[rows]] = 1.0
+            for part, weight in zip(parts, drawn * len(parts) / drawn.sum(), strict=True):
+                draw[self.sources[part]] = weight
         return replace(self, weights=self.weights * draw[self.sources])
+
+    def _own_populations(self) -> list[Rows]:
+        """The rows of each time and stratum; of a cell that stands in several strata the first alone."""
+        own = np.zeros(len(self.x), dtype=bool)
+        own[np.unique(self.sources, return_index=True)[1]] = True
+        found = [rows[own[rows]] for rows in self._populations().values()]
+        return [rows for rows in found if len(rows)]
 
     def _drawn(self, rows: Rows, rng: np.random.Generator) -> Rows:
         """A bootstrap sample of the cells of one population."""
         parts = self.replicates(rows)
         if len(parts) < 2:
             return rng.choice(rows, len(rows))
-        return np.concatenate([parts[i] for i in rng.choice(len(parts), len(parts))])
+        return np.concatenate([parts[i] for i in rng.choice(len(parts), len(parts) - 1)])
 
     def replicates(self, rows: Rows) -> list[Rows]:
         """The replicates of a population that have `FEWEST` cells or more, as rows; none where they were not named."""
@@ -275,14 +305,15 @@ def read_cells(adata: AnnData, recipe: Recipe, *, remark: bool = False) -> Cells
     deaths = None if recipe.death_key is None else read_deaths(adata, recipe, time[rows], stratum, rows)
     if rates is not None and deaths is not None:
         rates = rates - deaths
-    replicate = None if recipe.replicate_key is None else _read_replicates(adata, recipe.replicate_key)
+    replicate, names = (None, ()) if recipe.replicate_key is None else read_replicates(adata, recipe.replicate_key)
     shared = len(rows) > len(time)
     if shared:
         x, time, weights = x[rows], time[rows], weights[rows]
         replicate = None if replicate is None else replicate[rows]
     return Cells(
         x, time, weights, design.condition, design.conditions, rep, rates, deaths, replicate=replicate,
-        within=design.stratum, withins=design.strata, starts=design.starts, origin=rows if shared else None,
+        replicate_names=names, within=design.stratum, withins=design.strata, starts=design.starts,
+        origin=rows if shared else None,
     )  # fmt: skip
 
 
@@ -307,15 +338,5 @@ def read_course(adata: AnnData, recipe: Recipe) -> Cells:
         )
     n = adata.n_obs
     remark_on(adata, cells.use_rep, cells.x[:n], key, cells.time[:n], cells.populations())
+    cells.remark_on_replicates()
     return cells
-
-
-def _read_replicates(adata: AnnData, key: str) -> Rows:
-    column = obs_column(adata, key, "replicate_key")
-    if column.isna().any():
-        raise InputError(
-            f"obs[{key!r}] has {int(column.isna().sum())} missing values; every cell needs a replicate. Leave those "
-            "cells out, or give them a name of their own."
-        )
-    codes: Rows = pd.factorize(column.astype(str), sort=True)[0].astype(np.int64)
-    return codes

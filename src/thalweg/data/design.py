@@ -109,10 +109,12 @@ def _labels(adata: AnnData, keys: tuple[str, ...], within: tuple[str, ...], base
         column = obs_column(adata, key, argument)
         missing = column.isna().to_numpy()
         if missing.any() and not (argument == "condition_key" and baseline is not None and pd.isna(baseline)):
-            fix = "; if they are an untreated baseline that all conditions share, give baseline=float('nan')"
+            needs = (
+                "a condition; if they are an untreated baseline that all conditions share, give baseline=float('nan')"
+            )
             raise InputError(
-                f"obs[{key!r}] has {int(missing.sum())} missing values; every cell needs a condition"
-                f"{fix if argument == 'condition_key' else ''}."
+                f"obs[{key!r}] has {int(missing.sum())} missing values; every cell needs "
+                f"{needs if argument == 'condition_key' else 'a label to be coupled within'}."
             )
         text = column.astype(str).to_numpy(dtype=object)
         text[missing] = ""
@@ -221,7 +223,20 @@ class _Baseline:
         return out
 
     def _homes(self, part: _Part, first: Mapping[tuple[str, ...], float]) -> list[tuple[str, ...]]:
-        """The strata that a part belongs to: those that agree with its labels and have no cells of their own yet."""
+        """The strata that a part belongs to: those that agree with its labels and have no cells of their own yet.
+
+        Raises
+        ------
+        InputError
+            If none has its labels in the columns of ``couple_within``.
+        """
+        k = len(self.keys)
+        if self.recipe.within_keys and all(stratum[k:] != part.labels[k:] for stratum in first):
+            raise InputError(
+                f"couple_within={list(self.recipe.within_keys)}: {len(part.rows)} cells of the baseline have the "
+                f"labels {list(part.labels[k:])} there, which no condition has; plans cannot stay within them. Leave "
+                "couple_within out, or label the baseline as the conditions."
+            )
         return [
             stratum for stratum, t in sorted(first.items())
             if t > part.time and all(o or a == b for a, b, o in zip(part.labels, stratum, part.open, strict=True))

@@ -250,8 +250,12 @@ class Carrier:
         carried = self.along(group.rows, [group.time] if group.time == time else [group.time, time])
         return _Part(None, group.rows, carried.x[-1], group.mass * carried.weight[-1], share)
 
-    def rolled_out(self, condition: int) -> Iterator[tuple[float, Floats, Floats]]:
+    def rolled_out(
+        self, condition: int, until: Sequence[float] | None = None
+    ) -> Iterator[tuple[float, Floats, Floats]]:
         """The populations of a condition, carried from its first observed time through all later ones.
+
+        With ``until`` through those times, ascending, and the observed ones between.
 
         Yields
         ------
@@ -259,10 +263,12 @@ class Carrier:
         units of the weights at the first time.
         """
         cells, times = self.cells, self.cells.times_of(condition).tolist()
+        if until is not None:
+            times = sorted({*until, *(t for t in times if t <= until[-1])})
         rows = cells.rows(times[0], condition)
         groups = [(0, self.along(rows, times), cells.weights[rows])]
         for group in entrants(cells, condition, times[0], times[-1]):
-            k = times.index(group.time)
+            k = len(times) - 1 if group.time is None else times.index(group.time)
             groups.append((k, self.along(group.rows, times[k:]), group.mass))
         for i, t in enumerate(times[1:], start=1):
             here = [(one.x[i - k], mass * one.weight[i - k]) for k, one, mass in groups if k <= i]

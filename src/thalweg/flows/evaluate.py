@@ -23,14 +23,15 @@ from thalweg.data.cells import Cells
 from thalweg.errors import InputError
 from thalweg.flows.carry import Carrier, Cloud, make_noise
 from thalweg.flows.config import FitConfig
-from thalweg.flows.fitting import train_flow
+from thalweg.flows.coupling import PlanCache
+from thalweg.flows.fitting import Fitted, train_flow
 from thalweg.flows.folds import Fold, Weighted, unless_equal
 from thalweg.flows.methods import Method, find_method
 from thalweg.flows.prediction import mean, sample
 from thalweg.flows.resume import identify_cells
 from thalweg.flows.score_rows import Row
 from thalweg.flows.share import NONE
-from thalweg.flows.time_axis import Spacing
+from thalweg.flows.time_axis import Spacing, TimeAxis
 
 Floats = NDArray[np.float64]
 COLUMNS = [
@@ -114,24 +115,24 @@ class Trial:
         rng = np.random.default_rng(seed)
         if not isinstance(candidate, Method):
             return predicted_row(fold, name, candidate, seed, rng)
-        method, config = candidate, self.config
+        fitted = self.fit(fold.train, candidate, fold.axis, fold.plans, rng, f"{name}, without {fold.time:g}")
+        clouds = _clouds(self.carrier(fitted, fold.train, rng), fold.time, rng)
+        return score(fold, name, seed, [fold.judged(cloud) for cloud in clouds], fitted.seconds)
+
+    def fit(
+        self, cells: Cells, method: Method, axis: TimeAxis, plans: PlanCache, rng: np.random.Generator, words: str
+    ) -> Fitted:
+        """Fit a method to some cells, by the plans that are known already."""
+        config = self.config
         if not (self.stochastic and method.bridged):  # the dynamics take no part in a prediction
             config = replace(config, sigma=None) if method.bridged else config
             method = replace(method, dynamics="none")
-        fitted = train_flow(
-            fold.train,
-            method,
-            fold.axis,
-            config,
-            rng,
-            device=self.device,
-            cache=fold.plans,
-            description=f"{name}, without {fold.time:g}",
-        )
+        return train_flow(cells, method, axis, config, rng, device=self.device, cache=plans, description=words)
+
+    def carrier(self, fitted: Fitted, cells: Cells, rng: np.random.Generator) -> Carrier:
+        """Carries some cells through a fitted flow."""
         flow = fitted.flow.process if self.stochastic else fitted.flow
-        noise = make_noise(flow, self.stochastic if flow.has_score else False, rng)
-        clouds = _clouds(Carrier(flow, fitted.alive(fold.train), noise), fold.time, rng)
-        return score(fold, name, seed, [fold.judged(cloud) for cloud in clouds], fitted.seconds)
+        return Carrier(flow, fitted.alive(cells), make_noise(flow, self.stochastic if flow.has_score else False, rng))
 
 
 def _clouds(carrier: Carrier, time: float, rng: np.random.Generator) -> list[Cloud]:
@@ -203,14 +204,21 @@ def compare(fold: Fold, name: str, seed: int, clouds: Sequence[Weighted], real: 
     limit, (y, b) = settings.max_memory, (real[0], unless_equal(real[1]))
     by_cloud = [distances.wasserstein_shares(x, y, a=unless_equal(a), b=b, max_memory=limit) for x, a in clouds[:2]]
     share = fold.scale.share(*by_cloud[-1]) if real[0] is fold.truth.x else NONE
-    x, a = clouds[-1]
     scores = {
         "w1": by_cloud[0][0],
         "w1_both_ends": by_cloud[-1][0],
         "share": share.value,
         "share_low": share.low,
         "share_high": share.high,
-        "energy_distance": distances.energy(x, y, a=unless_equal(a), b=b, max_memory=limit),
-        "variance_ratio": distances.variance_ratio(x, y, a=unless_equal(a), b=b),
+        **other_scores(clouds[-1], real),
     }
     return {"method": name, "time": fold.time, "seed": seed, **scores, "fit_seconds": seconds}
+
+
+def other_scores(cloud: Weighted, real: Weighted) -> dict[str, float]:
+    """What is compared besides W1."""
+    (x, y), (a, b) = (cloud[0], real[0]), (unless_equal(cloud[1]), unless_equal(real[1]))
+    return {
+        "energy_distance": distances.energy(x, y, a=a, b=b, max_memory=settings.max_memory),
+        "variance_ratio": distances.variance_ratio(x, y, a=a, b=b),
+    }

@@ -124,7 +124,15 @@ class Fold:
         copy, by_cell = distances.wasserstein_shares(x, y, a=unless_equal(a), b=unless_equal(b), max_memory=limit)
         rng, of = np.random.default_rng(0), self.truth.stratum
         fresh = fresh_distance(y, unless_equal(b), rng=rng, strata=of, max_memory=limit)
-        return Scale(copy, by_cell, *fresh, b / b.sum())
+        return Scale(copy, by_cell, *fresh, b / b.sum(), self._replicates())
+
+    def _replicates(self) -> list[list[Rows]] | None:
+        """The rows of the truth that are each replicate, for each condition; None where replicates were not named."""
+        of, stratum = self.truth.replicate, self.truth.stratum
+        if of is None:
+            return None
+        own = [np.flatnonzero(stratum == condition) for condition in np.unique(stratum)]
+        return [[rows[of[rows] == r] for r in np.unique(of[rows])] for rows in own]
 
     def judged(self, cloud: Cloud) -> Weighted:
         """What counts of a prediction: the cells of conditions in the truth, each condition with its share of it."""

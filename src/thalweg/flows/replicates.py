@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from thalweg._settings import logger
 from thalweg.core.distances import energy
-from thalweg.data.cells import FEWEST, Cells, Rows
+from thalweg.data.cells import Cells, Rows
+from thalweg.data.replicates import FEWEST
 
 Floats = NDArray[np.float64]
 _LARGEST = 300  # cells of a population that are compared

@@ -55,11 +55,13 @@ def flow_df(
     column = obs_column(adata, groupby, "groupby")
     names, text = categories(column), column.astype(str).to_numpy()
     member = (text == np.array(names, dtype=object)[:, None]) & column.notna().to_numpy()
-    rows = []
-    for condition, cells in arms(adata, condition_key).items():
+    rows, parts = [], arms(adata, condition_key)
+    shared = bool((np.sum(list(parts.values()), axis=0) > 1).any())  # by a baseline
+    for condition, cells in parts.items():
         for t0, t1 in pairwise(transitions.times.tolist()):
-            first, last = (member[:, transitions.rows(t)] * cells[transitions.rows(t)] for t in (t0, t1))
-            start = first * transitions.share(t0)
+            first, last = (member[:, transitions.rows(t)] for t in (t0, t1))
+            start = first * cells[transitions.rows(t0)] * transitions.share(t0)
+            last = last * cells[transitions.rows(t1)] if shared else last  # a shared cell goes to every arm
             mass = transitions.push(start, t0, t1) @ last.T
             if not mass.sum() > 0:
                 where = f"{condition_key} {condition!r}, " if condition_key else ""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from thalweg.tl._gene_trends import gene_trends
     from thalweg.tl._interpolate import interpolate
     from thalweg.tl._leave_one_out import leave_one_out
+    from thalweg.tl._leave_one_replicate_out import leave_one_replicate_out
     from thalweg.tl._log_likelihood import log_likelihood
     from thalweg.tl._map_query import map_query
     from thalweg.tl._next_time import next_time
@@ -51,6 +52,7 @@ __all__ = [
     "gene_trends",
     "interpolate",
     "leave_one_out",
+    "leave_one_replicate_out",
     "log_likelihood",
     "map_query",
     "next_time",

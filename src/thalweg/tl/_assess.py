@@ -167,7 +167,8 @@ class _Course:
         """The table of times left out and the share of the first method; None for a course of two times."""
         if len(self.cells.times) < 3:
             return None, None
-        scores = leave_one_out(self.small(), TIME, methods=self.methods, n_seeds=1, rng=seed, **self.keys())
+        options = self.keys() | {"replicate_key": None}  # the rule was set for intervals over cells
+        scores = leave_one_out(self.small(), TIME, methods=self.methods, n_seeds=1, rng=seed, **options)
         return scores, way_of(scores, self.methods[0])
 
     def predictions(self, scores: pd.DataFrame | None, way: Way | None) -> list[Evidence]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,7 +32,7 @@ from thalweg.tl._comparison.tables import (
     shares_table,
     with_q,
 )
-from thalweg.tl._comparison.units import Arms, fitted_units, make_arms
+from thalweg.tl._comparison.units import Arms, Unit, fitted_units, make_arms
 from thalweg.tl._fates.anew import first_fates
 from thalweg.tl._stored.reading import cells_of
 
@@ -67,7 +67,7 @@ def compare(
 
     *Fates and composition.* Of the first cells of a unit, or of its cells at a time, a number is in each group. Shares
     of the arms are compared by a quasi-binomial F test whose dispersions are moderated over the groups
-    (`thalweg.core.comparison.quasi_binomial`; Lund et al. 2012), which speaks at three replicates.
+    (`thalweg.core.comparison.shares.quasi_binomial`; Lund et al. 2012), which speaks at three replicates.
 
     *When they part.* At each time the shares of the groups and the mean coordinates of the units (Smyth 2004), both
     less what the unit had at its first time, are tested and the p values combined (Liu & Xie 2020). The onset is the
@@ -150,7 +150,7 @@ def compare(
     codes, groups = pd.factorize(column.astype(str).where(column.notna()), sort=True)
     codes = codes.astype(np.int64)[cells.sources]
     fates = _Fates(stored, codes, [str(g) for g in groups], n_neighbors, bandwidth, generator)
-    names = _replicates(adata, replicate_key)
+    _remark_on_replicates(cells)
     values = _expression(adata, layer, genes, cells)
     found: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
     onsets = {}
@@ -160,7 +160,7 @@ def compare(
         apart = divergence(arms, shares, stored)
         onsets[arm] = onset(apart)
         along = pd.DataFrame() if values is None else gene_shifts(arms, adata.var_names, values, onsets[arm])
-        for name, table in zip(TABLES, (fates(arms, names), shares, apart, along), strict=True):
+        for name, table in zip(TABLES, (fates(arms), shares, apart, along), strict=True):
             found[name].append(table.assign(arm=arm))
         _remark(arms, found, onsets[arm])
     out = writable(adata, copy)
@@ -185,7 +185,8 @@ def compare(
 class _Fates:
     """Makes the table of fates of two arms, of which each unit is fitted again.
 
-    ``codes`` and ``groups`` are those of all cells; the rest are options of `compare`.
+    ``codes`` and ``groups`` are those of all cells, ``done`` the fates of units by their cells and the fates they have,
+    for the reference is compared with each arm; the rest are options of `compare`.
     """
 
     stored: Stored
@@ -194,24 +195,47 @@ class _Fates:
     n_neighbors: int
     bandwidth: float | None
     rng: np.random.Generator
+    done: dict[tuple[bytes, bytes], tuple[Floats, int]] = field(default_factory=dict)
 
-    def __call__(self, arms: Arms, names: NDArray[np.str_]) -> pd.DataFrame:
-        """A row for each fate. ``names`` are those of the replicates."""
+    def __call__(self, arms: Arms) -> pd.DataFrame:
+        """A row for each fate."""
         terminal = np.unique(self.codes[arms.last_cells()])
         terminal = terminal[terminal >= 0]
         number = np.full(len(self.groups) + 1, -1)  # the last entry is that of no group
         number[terminal] = np.arange(len(terminal))
-        fitted, counts, totals = fitted_units(arms, names), [], []
+        fitted, counts, totals = fitted_units(arms), [], []
+        if len(set(arms.arm[fitted].tolist())) < 2:
+            logger.warning(
+                "an arm has no replicate with cells of two times, so fates have no p values. If every time has samples "
+                "of its own, number them alike at each time ('1', '2', '3'): which of them go together does not matter"
+            )
+            arms = make_arms(replace(arms.cells, replicate=None, replicate_names=()), arms.reference, arms.other)
+            fitted = list(range(len(arms.units)))
         for i in tqdm(fitted, desc="replicates", disable=not settings.progress):
-            unit = arms.units[i]
-            share, n = first_fates(
-                self.stored, arms.course(unit), number[self.codes[arms.rows(unit)]], len(terminal), self.n_neighbors,
-                self.bandwidth, self.rng,
-            )  # fmt: skip
+            share, n = self._of(arms, arms.units[i], number)
             counts.append(share * n)
             totals.append(n)
         found = Shares(np.stack(counts), np.array(totals, dtype=np.float64), arms.arm[fitted])
         return with_q(shares_table(found, [self.groups[k] for k in terminal.tolist()]))
+
+    def _of(self, arms: Arms, unit: Unit, number: NDArray[np.int64]) -> tuple[Floats, int]:
+        """Share of the first cells of a unit that each fate has, and how many cells these are."""
+        rows = arms.rows(unit)
+        key = rows.tobytes(), number.tobytes()
+        if key not in self.done:
+            self.done[key] = first_fates(
+                self.stored, arms.course(unit), number[self.codes[rows]], int(number.max()) + 1, self.n_neighbors,
+                self.bandwidth, self.rng,
+            )  # fmt: skip
+        return self.done[key]
+
+
+def _remark_on_replicates(cells: Cells) -> None:
+    cells.remark_on_replicates()
+    if cells.replicate is None:
+        logger.warning(
+            "without replicate_key nothing tells what another experiment would give: there are no p values or intervals"
+        )
 
 
 def _check_conditions(stored: Stored, condition_key: Columns) -> None:
@@ -230,16 +254,6 @@ def _reference(adata: AnnData, condition_key: Columns, cells: Cells, reference: 
     if reference is not None and reference not in there:
         raise InputError(f"reference={reference!r} is none of the conditions {there}.")
     return cells.conditions.index(there[0] if reference is None else reference)
-
-
-def _replicates(adata: AnnData, replicate_key: str | None) -> NDArray[np.str_]:
-    """Names of the replicates by their numbers."""
-    if replicate_key is None:
-        logger.warning(
-            "without replicate_key nothing tells what another experiment would give: there are no p values or intervals"
-        )
-        return np.array(["all"])
-    return np.unique(obs_column(adata, replicate_key, "replicate_key").astype(str).to_numpy())
 
 
 def _expression(adata: AnnData, layer: str | None, genes: bool | None, cells: Cells) -> Callable[[Rows], Floats] | None:

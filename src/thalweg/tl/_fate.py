@@ -53,6 +53,7 @@ def fate(
     stochastic: bool | float | None = None,
     n_steps: int = 25,
     n_draws: int | None = None,
+    replicate_key: str | None = None,
     key_added: str | None = None,
     rng: Rng = None,
     random_state: Rng = None,
@@ -119,6 +120,10 @@ def fate(
         how far fates depend on the cells that happened to be measured. Eight are enough for intervals; each takes as
         long as the fates themselves. By default as many as the fit has models with ``resample=True``, else none. For
         ``kind="flow"`` the models of the fit are the draws.
+    replicate_key
+        Column of ``obs`` with the replicate of each cell: the draws weigh whole replicates, so that they tell how far
+        other replicates would have other fates. For ``kind="plan"`` with draws; models of the fit have replicates from
+        ``replicate_key`` of `fit`.
     key_added
         Key to write; ``"fate_<groupby>"`` by default.
     rng, random_state
@@ -162,15 +167,14 @@ def fate(
     check_neighbours(n_neighbors, bandwidth)
     check_samples(n_samples)
     along_plans = _along_plans(kind, stored, stochastic)
-    _check_draws(n_draws, along_plans)
-    cells, noise = stored.alive(cells_of(adata, stored)), make_noise(stored.process, stochastic, generator)
+    n = _number_of_draws(n_draws, replicate_key, along_plans, stored)
+    cells, noise = _cells(adata, stored, replicate_key), make_noise(stored.process, stochastic, generator)
     column = obs_column(adata, groupby, "groupby")
     groups, held = _groups(column, cells, terminal, absorbing, groupby)
     codes = pd.Categorical(column.astype(str).where(column.notna()), categories=groups).codes.astype(np.int64)
     n_futures, arm = n_samples if noise and not along_plans else 1, _arm(cells, condition)
     ends = codes[cells.sources], len(groups), n_neighbors, bandwidth, held
     if along_plans:
-        n = (len(members(stored.flow)) if stored.resampled else 0) if n_draws is None else n_draws
         found = with_draws(lambda c: PlanFates(stored.process, c, *ends, stored.counted)(), cells, n, generator)
     else:
         course = cells if stored.counted else replace(cells, rates=None, lost=None, arrived=None)
@@ -198,6 +202,13 @@ def fate(
     return out if copy else None
 
 
+def _cells(adata: AnnData, stored: Stored, replicate_key: str | None) -> Cells:
+    """The cells of the fit, with replicates where they are named."""
+    cells = stored.alive(cells_of(adata, stored, replace(stored.recipe, replicate_key=replicate_key)))
+    cells.remark_on_replicates()
+    return cells
+
+
 def _arm(cells: Cells, condition: str | None) -> int | None:
     """Number of a condition."""
     if condition is None:
@@ -207,16 +218,22 @@ def _arm(cells: Cells, condition: str | None) -> int | None:
     return cells.conditions.index(condition)
 
 
-def _check_draws(n_draws: int | None, along_plans: bool) -> None:
-    if n_draws is None:
-        return
-    if isinstance(n_draws, bool) or not isinstance(n_draws, int | np.integer) or n_draws < 0:
+def _number_of_draws(n_draws: int | None, replicate_key: str | None, along_plans: bool, stored: Stored) -> int:
+    """Draws of the cells for plans; none for fates of another kind."""
+    if n_draws is not None and (isinstance(n_draws, bool) or not isinstance(n_draws, int | np.integer) or n_draws < 0):
         raise InputError(f"n_draws must be a whole number of draws, 0 or more, found {n_draws!r}.")
     if n_draws and not along_plans:
         raise InputError(
             f"n_draws={n_draws} draws cells for plans (kind='plan', the default of 'usb'); fates of kind='flow' "
             "have the models of the fit as draws: tw.tl.fit(n_models=5, resample=True)."
         )
+    n = n_draws or (len(members(stored.flow)) if n_draws is None and stored.resampled and along_plans else 0)
+    if replicate_key is not None and not n:
+        raise InputError(
+            f"replicate_key={replicate_key!r} needs draws of the plans (kind='plan', n_draws=20, say). Fates of "
+            "kind='flow' have the models of tw.tl.fit(n_models=5, resample=True, replicate_key=...)."
+        )
+    return n
 
 
 def _along_plans(kind: str | None, stored: Stored, stochastic: bool | float | None) -> bool:

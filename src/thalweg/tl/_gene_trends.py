@@ -10,9 +10,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from thalweg._random import Rng, resolve_rng
+from thalweg._settings import logger
 from thalweg.data.expression import Floats, read_expression
 from thalweg.data.fates import read_draws, read_fates
 from thalweg.data.rates import read_weights
+from thalweg.data.replicates import Rows, half_width, over_draws, over_replicates, read_replicates
 from thalweg.data.times import TimeMap, obs_column, parse_times
 from thalweg.errors import InputError
 
@@ -33,6 +35,7 @@ def gene_trends(
     weight_key: str | None = None,
     layer: str | None = None,
     time_map: TimeMap | None = None,
+    replicate_key: str | None = None,
     band: Band = "mean",
     level: float = 0.95,
     n_draws: int = 500,
@@ -67,6 +70,10 @@ def gene_trends(
         ``"mean"``: interval of the mean, by the Bayesian bootstrap over the cells of a time (Rubin 1981). Of a lineage
         each draw takes one of the draws of the fates, where `fate` made them (``n_draws``, or models).
         ``"cells"``: quantiles of the cells themselves.
+    replicate_key
+        Column of ``obs`` with the replicate of each cell: the band of the mean is then that of other replicates, by
+        Student's t (`thalweg.data.replicates`), and of a lineage holds the draws of the fates, too. A band over cells
+        says nothing of other replicates. It is NaN where a time has one replicate, and a warning names the times.
     level
         Coverage of the band.
     n_draws
@@ -85,7 +92,8 @@ def gene_trends(
     MissingKeyError
         If a gene, a column, the layer or the fates do not exist.
     InputError
-        If values cannot be used, or both ``fate`` and ``groupby`` are given.
+        If values cannot be used, both ``fate`` and ``groupby`` are given, a cell has no replicate, or ``band`` is
+        ``"cells"`` with ``replicate_key``.
     MemoryBudgetError
         If the genes' expression would exceed ``thalweg.settings.max_memory``.
     """
@@ -97,6 +105,11 @@ def gene_trends(
     time = parse_times(adata, time_key, time_map)
     x = read_expression(adata, genes, layer)
     weights = np.ones(len(time)) if weight_key is None else read_weights(adata, weight_key)
+    replicate = None if replicate_key is None else read_replicates(adata, replicate_key)[0]
+    if replicate is not None and band == "cells":
+        raise InputError(
+            "band='cells' holds the cells themselves, which replicate_key changes nothing of; leave it out."
+        )
     names = [genes] if isinstance(genes, str) else list(genes)
     tails = ((1 - level) / 2, (1 + level) / 2)
     frames = []
@@ -107,18 +120,37 @@ def gene_trends(
                 continue
             w = weights[rows] * share[rows]
             w = w / w.sum()
+            options = w[None] if draws is None else weights[rows] * draws[:, rows]
             if band == "cells":
                 edges = _quantiles(x[rows], w, tails)
+            elif replicate is not None:
+                edges = _over_replicates(x[rows], w, options, replicate[rows], level)
             else:
-                options = w[None] if draws is None else weights[rows] * draws[:, rows]
                 edges = _bootstrap(x[rows], options, tails, n_draws, generator)
             columns = {"gene": names, "group": group, "time": float(t), "mean": w @ x[rows]}
             frames.append(
                 pd.DataFrame(columns | dict(zip(("lower", "upper"), edges, strict=True)) | {"n_effective": 1 / (w @ w)})
             )
     out = pd.concat(frames, ignore_index=True)
+    if out["lower"].isna().any():
+        alone = sorted(set(out.loc[out["lower"].isna(), "time"]))
+        logger.warning("one replicate only at the times %s, so that trends have no band there", alone)
     order = {name: i for i, name in enumerate(names)}
     return out.sort_values("gene", key=lambda g: g.map(order), kind="stable", ignore_index=True)
+
+
+def _over_replicates(x: Floats, w: Floats, options: Floats, replicate: Rows, level: float) -> NDArray[np.float64]:
+    """Limits of the mean over replicates, and of the draws of the fates where there are several, ``(2, n_genes)``."""
+    parts = [replicate == r for r in np.unique(replicate)]
+    total = np.array([w[part].sum() for part in parts])
+    means = np.stack([w[part] @ x[part] / w[part].sum() for part in parts])
+    mean, spread = over_replicates(means, np.broadcast_to(total[:, None], means.shape))
+    spreads = [spread]
+    if len(options) > 1:
+        of = options @ x / options.sum(1, keepdims=True)
+        spreads.append(over_draws(of, max(len(parts), 2)))
+    half = half_width(spreads, level)
+    return np.stack([mean - half, mean + half])
 
 
 def _groups(adata: AnnData, fate: str | None, groupby: str | None) -> Iterator[tuple[str, Floats, Floats | None]]:

@@ -76,7 +76,7 @@ def leave_one_out(
     ``"floor-corrected"``, what a fresh sample of the real population, of as many cells, would score
     (`thalweg.core.fresh`). Halves lie further apart than whole samples, so ``"floor"`` is too high. With a
     ``replicate_key`` also ``"floor-replicates"``, the mean distance of two replicates of the time: what another
-    experiment would score.
+    experiment would score. `leave_one_replicate_out` leaves replicates out.
 
     ``share`` says how good a score is: how much of the way from ``"copy-previous"`` to ``"floor-corrected"`` the
     prediction from both ends covers (`thalweg.flows.share`). It is 0 for a copy and 1 for a fresh sample.
@@ -90,7 +90,7 @@ def leave_one_out(
         predicted from its own neighbouring times. Growth rates that `thalweg.pp.growth` made of plans
         (``method="unbalanced"``) have seen the time held out; they are computed again in every fold, without it.
     replicate_key
-        Column of ``obs`` with the replicate of each cell, for ``"floor-replicates"``.
+        Column of ``obs`` with the replicate of each cell, for ``"floor-replicates"`` and the interval of the share.
     methods
         What to score; the references come with every table. Names of `fit`; ``"auto"``, which is chosen for each time
         left out by the others (`choose`); a `Method` of your own; or any function
@@ -123,7 +123,8 @@ def leave_one_out(
     -------
     A row for each method (and reference) x held-out time x seed, with columns ``method``, ``time``,
     ``seed``, ``w1`` and ``w1_both_ends`` (units of the representation), ``share`` (of ``w1_both_ends``) with the limits
-    ``share_low`` and ``share_high`` of its 95 % interval over real cells, ``energy_distance`` and ``variance_ratio``
+    ``share_low`` and ``share_high`` of its 95 % interval over real cells (over replicates with ``replicate_key``, NaN
+    where a condition has one replicate), ``energy_distance`` and ``variance_ratio``
     (predicted over real) of the prediction with the noise of its cells (``prediction="sample"`` of `interpolate`), and
     ``fit_seconds`` (plans included; 0 for references). A reference, and a function of your own, makes one prediction,
     which counts in all. The share is NaN where a copy is as good as a fresh sample, so that nothing moved, and for the

@@ -90,7 +90,7 @@ def divergence(arms: Arms, shares: pd.DataFrame, stored: Stored) -> pd.DataFrame
     times = table["time"].to_list()
     table["replicates"] = [within.get(t, np.nan) for t in times]
     table["p"] = [p.get(t, np.nan) for t in times]
-    table["p_adjusted"] = _holm(table["p"].to_numpy())
+    table["p_adjusted"] = holm(table["p"].to_numpy())
     return table
 
 
@@ -142,7 +142,7 @@ def _within(arms: Arms, time: float) -> float:
     return float(np.mean(found)) if found else float("nan")
 
 
-def _holm(p: Floats) -> Floats:
+def holm(p: Floats) -> Floats:
     """P values adjusted for all of them (Holm 1979); NaN are left out."""
     out = np.full(len(p), np.nan)
     known = np.flatnonzero(~np.isnan(p))

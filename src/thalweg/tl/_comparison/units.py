@@ -69,6 +69,10 @@ class Arms:
     def _own_times(self, condition: int) -> Floats:
         return np.unique(np.concatenate([self.cells.time[u.own] for u in self.units if u.condition == condition]))
 
+    def name(self, unit: Unit) -> str:
+        """Name of the replicate of a unit."""
+        return self.cells.replicate_names[unit.replicate] if self.cells.replicate_names else "all"
+
     def last_cells(self) -> Rows:
         """The cells of the last time at which both arms have some: there fates end, so that they can be compared."""
         of = np.isin(self.cells.condition, (self.reference, self.other))
@@ -117,7 +121,7 @@ class Arms:
         rows = self.rows(unit)
         return replace(
             self.cells.take(rows), condition=np.zeros(len(rows), dtype=np.int64), conditions=(), within=None,
-            withins=(), starts=(), origin=None, replicate=None,
+            withins=(), starts=(), origin=None, replicate=None, replicate_names=(),
         )  # fmt: skip
 
 
@@ -158,7 +162,7 @@ def _units(cells: Cells, condition: int) -> list[Unit]:
     return out
 
 
-def fitted_units(arms: Arms, names: NDArray[np.str_]) -> list[int]:
+def fitted_units(arms: Arms) -> list[int]:
     """Places of the units that can have fates: of two times or more, the last one of both arms among them.
 
     Others are named in a warning.
@@ -171,6 +175,6 @@ def fitted_units(arms: Arms, names: NDArray[np.str_]) -> list[int]:
             continue
         logger.warning(
             "replicate %r of condition %r has cells of the times %s only, and fates need two times up to %g: it does "
-            "not count among them", names[unit.replicate], arms.cells.conditions[unit.condition], times.tolist(), last,
+            "not count among them", arms.name(unit), arms.cells.conditions[unit.condition], times.tolist(), last,
         )  # fmt: skip
     return out

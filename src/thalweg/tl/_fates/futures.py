@@ -59,7 +59,7 @@ def over_models(found: Sequence[Found]) -> Found:
 def with_draws(make: Callable[[Cells], Found], cells: Cells, n: int, rng: np.random.Generator) -> Found:
     """Fates by all cells; how far draws of the cells differ is part of the standard error.
 
-    A draw gives each cell an exponential weight, so that all cells keep their place (the Bayesian bootstrap).
+    A draw gives each cell, or each replicate, a random weight, so that all keep their place (the Bayesian bootstrap).
     """
     whole = make(cells)
     if not n:

@@ -31,7 +31,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from thalweg.data.cells import FEWEST, Cells, Floats, Rows
+from thalweg.data.cells import Cells, Floats, Rows
+from thalweg.data.replicates import FEWEST
 from thalweg.flows.states import LARGEST, find_states, separation
 
 UNIMODAL, APART = 2.0, 4.0  # spreads
