@@ -95,11 +95,12 @@ def a_replicate_of_one_day(folder: Path) -> None:
 
 def _arms() -> AnnData:
     """A control and a drug that share an untreated first day, with three mice."""
-    adata = course()
-    drug = np.arange(90) % 2 == 1
-    adata.obs["arm"] = np.where(adata.obs["time"] == 0, "untreated", np.where(drug, "drug", "control"))
-    adata.obs["type"] = np.where(np.arange(90) % 4 < 2, "A", "B")
-    adata.obs["mouse"] = [f"m{i}" for i in np.arange(90) // 2 % 3 + 1]
+    adata = course(n=60)
+    number = np.arange(adata.n_obs)
+    arm = np.where(number % 2, "drug", "control")
+    adata.obs["arm"] = np.where(adata.obs["time"] == 0, "untreated", arm)
+    adata.obs["type"] = np.where(number % 4 < 2, "A", "B")
+    adata.obs["mouse"] = [f"m{i}" for i in number // 2 % 3 + 1]
     return adata
 
 
@@ -110,7 +111,7 @@ def a_baseline_that_is_no_label(folder: Path) -> None:
 def cells_without_a_condition(folder: Path) -> None:
     adata = _arms()
     adata.obs["arm"] = adata.obs["arm"].where(adata.obs["arm"] != "untreated")
-    adata.obs.iloc[[40, 44], adata.obs.columns.get_loc("arm")] = None
+    adata.obs.iloc[[80, 84], adata.obs.columns.get_loc("arm")] = None
     tw.tl.fit(adata, "time", condition_key="arm", baseline=float("nan"), **PLAIN)
 
 
