@@ -225,6 +225,16 @@ def test_the_guide_to_cellrank(course):
     assert np.corrcoef(fates[~last].to_numpy().ravel(), own[~last].to_numpy().ravel())[0, 1] > 0.5
 
 
+def test_the_guide_to_experiments(course):
+    names: dict[str, object] = {}
+    _run(DOCS / "guide" / "experiments.md", names)
+    adata, late, first = names["adata"], names["late"], names["first"]
+    assert set(tw.get.compare_df(adata)["arm"]) == {"knock-out"}
+    assert tw.get.compare_df(adata)["p"].notna().all()
+    assert not adata.obsm["fate_control"][first].equals(adata.obsm["fate_knock_out"][first])
+    assert set(tw.tl.interpolate(late, 1.5).obs["condition"]) == {"control", "knock-out"}
+
+
 def test_the_guide_to_new_cells(course):
     names: dict[str, object] = {}
     _run(DOCS / "guide" / "new_cells.md", names)
@@ -250,5 +260,5 @@ def test_notebooks_are_stored_as_run_from_a_clean_kernel(path):
     assert not re.search(r"/(home|root|tmp|work|Users)/", text)
 
 
-def test_there_are_the_four_tutorials():
-    assert [p.stem[:2] for p in NOTEBOOKS] == ["01", "02", "03", "04"]
+def test_there_are_the_five_tutorials():
+    assert [p.stem[:2] for p in NOTEBOOKS] == ["01", "02", "03", "04", "05"]

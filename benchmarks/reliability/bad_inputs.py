@@ -93,6 +93,45 @@ def a_replicate_of_one_day(folder: Path) -> None:
     tw.tl.leave_one_replicate_out(adata, "time", "mouse", methods="otcfm", spacing="real", config=PLAIN["config"])
 
 
+def _arms() -> AnnData:
+    """A control and a drug that share an untreated first day, with three mice."""
+    adata = course(n=60)
+    number = np.arange(adata.n_obs)
+    arm = np.where(number % 2, "drug", "control")
+    adata.obs["arm"] = np.where(adata.obs["time"] == 0, "untreated", arm)
+    adata.obs["type"] = np.where(number % 4 < 2, "A", "B")
+    adata.obs["mouse"] = [f"m{i}" for i in number // 2 % 3 + 1]
+    return adata
+
+
+def a_baseline_that_is_no_label(folder: Path) -> None:
+    tw.tl.fit(_arms(), "time", condition_key="arm", baseline="day 0", **PLAIN)
+
+
+def cells_without_a_condition(folder: Path) -> None:
+    adata = _arms()
+    adata.obs["arm"] = adata.obs["arm"].where(adata.obs["arm"] != "untreated")
+    adata.obs.iloc[[80, 84], adata.obs.columns.get_loc("arm")] = None
+    tw.tl.fit(adata, "time", condition_key="arm", baseline=float("nan"), **PLAIN)
+
+
+def _compared(adata: AnnData) -> None:
+    with logged():
+        tw.tl.fit(adata, "time", condition_key="arm", baseline="untreated", check=False, **PLAIN)
+    tw.tl.compare(adata, "arm", "type", replicate_key="mouse", genes=False, rng=0)
+
+
+def arms_of_other_days(folder: Path) -> None:
+    adata = _arms()
+    _compared(adata[((adata.obs["arm"] == "drug") == (adata.obs["time"] == 1)) | (adata.obs["time"] == 0)].copy())
+
+
+def a_replicate_without_the_last_day(folder: Path) -> None:
+    adata = _arms()
+    absent = (adata.obs["mouse"] == "m3") & (adata.obs["arm"] == "drug") & (adata.obs["time"] == 3)
+    _compared(adata[~absent].copy())
+
+
 def another_pca_after_the_fit(folder: Path) -> None:
     adata = course()
     tw.tl.fit(adata, "time", check=False, **PLAIN)
@@ -159,6 +198,10 @@ INPUTS: dict[str, Callable[[Path], None]] = {
     "replicates apart": replicates_apart,
     "a replicate of one day": a_replicate_of_one_day,
     "replicates of one day": replicates_of_one_day,
+    "a baseline that is no label": a_baseline_that_is_no_label,
+    "cells without a condition": cells_without_a_condition,
+    "arms of other days": arms_of_other_days,
+    "a replicate without the last day": a_replicate_without_the_last_day,
     "another PCA after the fit": another_pca_after_the_fit,
     "new cells with a PCA of their own": new_cells_with_a_pca_of_their_own,
     "new cells of another normalisation": new_cells_of_another_normalisation,
