@@ -280,6 +280,9 @@ def _remark(arms: Arms, found: dict[str, list[pd.DataFrame]], since: float) -> N
     """What was found, in a sentence."""
     fates, names = found["fates"][-1], arms.cells.conditions
     shifted = fates[fates["q"] <= LEVEL]
+    if fates["p"].isna().all() and np.isnan(since):
+        logger.info("%r against %r: nothing could be tested", names[arms.other], names[arms.reference])
+        return
     says = [f"{row.group} {row.share_reference:.0%} to {row.share:.0%}" for row in shifted.itertuples()]
     logger.info(
         "%r against %r: %s; %s", names[arms.other], names[arms.reference],

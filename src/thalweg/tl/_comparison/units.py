@@ -64,9 +64,10 @@ class Arms:
     @cached_property
     def times(self) -> Floats:
         """The times at which both arms have cells of their own."""
-        return np.intersect1d(self._own_times(self.reference), self._own_times(self.other))
+        return np.intersect1d(self.own_times(self.reference), self.own_times(self.other))
 
-    def _own_times(self, condition: int) -> Floats:
+    def own_times(self, condition: int) -> Floats:
+        """The times at which an arm has cells of its own."""
         return np.unique(np.concatenate([self.cells.time[u.own] for u in self.units if u.condition == condition]))
 
     def name(self, unit: Unit) -> str:
@@ -137,10 +138,10 @@ def make_arms(cells: Cells, reference: int, other: int) -> Arms:
     arms = Arms(cells, reference, other, units)
     if not len(arms.times):
         names = [cells.conditions[condition] for condition in (reference, other)]
-        found = [np.unique(cells.time[cells.condition == condition]).tolist() for condition in (reference, other)]
+        found = [arms.own_times(condition).tolist() for condition in (reference, other)]
         raise InputError(
-            f"the conditions {names[0]!r} and {names[1]!r} were never observed at the same time, but at {found[0]} and "
-            f"{found[1]}; there is nothing to compare."
+            f"the conditions {names[0]!r} and {names[1]!r} were never observed at the same time, a shared baseline "
+            f"apart, but at {found[0]} and {found[1]}; there is nothing to compare."
         )
     return arms
 
