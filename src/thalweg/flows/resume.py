@@ -163,14 +163,13 @@ def identify(
 
 def identify_cells(cells: Cells) -> dict[str, Any]:
     """A time course, as plain values."""
-    given = {"growth rates": cells.rates, "replicates": cells.replicate}
+    given = {"growth rates": cells.rates, "replicates": cells.replicate, "strata": cells.within}
     return {name: fingerprint(values) for name, values in given.items() if values is not None} | {
         "shape": cells.x.shape,
         "coordinates": fingerprint(cells.x),
         "times": fingerprint(cells.time),
         "weights": fingerprint(cells.weights),
         "conditions": fingerprint(cells.condition),
-        "strata": fingerprint(cells.stratum),
         "names of conditions": cells.conditions,
     }
 
