@@ -8,7 +8,10 @@ import pandas as pd
 import pytest
 
 import thalweg as tw
+from thalweg.data.cells import read_cells
+from thalweg.data.recipe import Recipe
 from thalweg.errors import InputError
+from thalweg.flows.folds import make_folds
 
 QUICK = tw.tl.FitConfig(max_steps=300)
 TINY = tw.tl.FitConfig(max_steps=5)
@@ -139,6 +142,19 @@ def test_a_time_left_out_is_scored_once_where_arms_share_it():
     for name in ("floor", "copy-previous"):  # of the same cells, whoever shares them
         of = [s[(s["method"] == name) & (s["time"] == 1)]["w1"].mean() for s in (scores, alone)]
         assert of[0] == pytest.approx(of[1], rel=0.15)
+
+
+def test_a_prediction_of_a_shared_time_counts_by_all_arms():
+    """Their predictions are of one population, and weigh alike."""
+    adata = course()
+    adata.obs["arm"] = adata.obs["arm"].astype(str).where(adata.obs["day"] > 1, "untreated")
+    cells = read_cells(adata, Recipe("day", condition_key="arm", baseline="untreated"))
+    fold = make_folds(cells, [1.0], "real")[0]
+    rows = cells.rows(2.0)
+    x, weights = fold.weighted(cells.x[rows], cells.weights[rows], cells.stratum[rows])
+    np.testing.assert_array_equal(x, cells.x[rows])
+    np.testing.assert_allclose(weights / weights.sum(), 1 / len(rows))
+    assert len(fold.truth.x) == 80  # of both arms' cells of the day, once
 
 
 def test_several_columns_and_strata():
