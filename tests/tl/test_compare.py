@@ -7,6 +7,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.sparse import csr_matrix
 
 import thalweg as tw
 from thalweg.data.cells import read_cells
@@ -68,6 +69,27 @@ def test_the_genes_that_answer_come_first(compared):
     assert set(table["gene"]) == set(compared.var_names)
     between = table["low"].le(table["difference"]) & table["difference"].le(table["high"])
     assert between.all()
+
+
+def test_sparse_expression_and_weights_of_cells_count(compared):
+    """Gene by gene, the difference of weighted means over replicates less those of the first day, by hand."""
+    adata = compared.copy()
+    adata.X = csr_matrix(adata.X)
+    adata.obs["w"] = np.random.default_rng(0).uniform(0.5, 2, adata.n_obs)
+    recipe = Recipe("time", use_rep="X_latent", condition_key="condition", baseline="baseline",
+                    weight_key="w", replicate_key="replicate")  # fmt: skip
+    cells = read_cells(adata, recipe)
+    y, arm = make_arms(cells, 0, 1).moved(lambda rows: adata.X[cells.sources[rows]], np.array([4.0]))
+
+    def mean(condition, replicate, time):
+        own = adata[
+            (adata.obs[["condition", "replicate"]] == [condition, replicate]).all(axis=1) & (adata.obs["time"] == time)
+        ]
+        return np.average(own.X.toarray(), axis=0, weights=own.obs["w"])
+
+    by_hand = [mean(c, r, 4) - mean("baseline", r, 0) for c in ("control", "knock-out") for r in ("r1", "r2", "r3")]
+    np.testing.assert_allclose(y, by_hand, atol=1e-5)
+    assert arm.tolist() == [0, 0, 0, 1, 1, 1]
 
 
 def test_shares_are_those_of_the_cells(compared):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -256,8 +256,8 @@ def _reference(adata: AnnData, condition_key: Columns, cells: Cells, reference: 
     return cells.conditions.index(there[0] if reference is None else reference)
 
 
-def _expression(adata: AnnData, layer: str | None, genes: bool | None, cells: Cells) -> Callable[[Rows], Floats] | None:
-    """Reads the expression of some cells of the course, or None where genes are not tested."""
+def _expression(adata: AnnData, layer: str | None, genes: bool | None, cells: Cells) -> Callable[[Rows], Any] | None:
+    """Reads the expression of some cells of the course, as it lies there; None where genes are not tested."""
     if genes is False or (genes is None and layer is None and (adata.X is None or not adata.n_vars)):
         return None
     matrix = expression_matrix(adata, layer)
@@ -269,9 +269,8 @@ def _expression(adata: AnnData, layer: str | None, genes: bool | None, cells: Ce
         logger.warning("genes are not tested: %s", error)
         return None
 
-    def values(rows: Rows) -> Floats:
-        block = matrix[np.sort(cells.sources[rows])]
-        return np.asarray(block.toarray() if hasattr(block, "toarray") else block, dtype=np.float64)
+    def values(rows: Rows) -> Any:
+        return matrix[cells.sources[rows]]
 
     return values
 

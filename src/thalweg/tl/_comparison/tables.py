@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -100,7 +100,7 @@ def onset(table: pd.DataFrame) -> float:
     return float(found.iloc[0]) if len(found) else float("nan")
 
 
-def gene_shifts(arms: Arms, names: Iterable[str], values: Callable[[Rows], Floats], since: float) -> pd.DataFrame:
+def gene_shifts(arms: Arms, names: Iterable[str], values: Callable[[Rows], Any], since: float) -> pd.DataFrame:
     """Genes that differ from a time on: the difference of their means, its interval, ``p`` and ``q``."""
     times = arms.times[arms.times >= since] if np.isfinite(since) else arms.times
     y, arm = arms.moved(values, times)

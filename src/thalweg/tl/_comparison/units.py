@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,7 +88,7 @@ class Arms:
         """Places of the units that have cells of their own at a time."""
         return [i for i, unit in enumerate(self.units) if len(self.at(unit, time))]
 
-    def moved(self, values: Callable[[Rows], Floats], times: Floats) -> tuple[Floats, NDArray[np.int64]]:
+    def moved(self, values: Callable[[Rows], Any], times: Floats) -> tuple[Floats, NDArray[np.int64]]:
         """Mean of ``values`` of the cells of each unit over some times, less that at its own first one, if earlier.
 
         A shift that a replicate has at all times, such as a batch effect, then cancels. Returns shape ``(n_units, k)``
@@ -108,10 +109,9 @@ class Arms:
             arm.append(side)
         return np.stack(out), np.array(arm)
 
-    def _mean(self, values: Callable[[Rows], Floats], rows: Rows) -> Floats:
+    def _mean(self, values: Callable[[Rows], Any], rows: Rows) -> Floats:
         weights = self.cells.weights[rows]
-        mean: Floats = weights @ values(rows) / weights.sum()
-        return mean
+        return np.asarray(weights @ values(rows), dtype=np.float64) / weights.sum()  # sparse values stay sparse
 
     def rows(self, unit: Unit) -> Rows:
         """What a unit is fitted to: its course up to the last time of both arms."""
